@@ -1,0 +1,117 @@
+"""What a chapter's notebook shows: its tables from records, its live check, its code and where numbers come from."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from attn.reproduction import runner, tables
+from attn.reproduction.experiment import Chapter
+from attn.reproduction.figures import use_style
+from attn.reproduction.grid import Cell, Grid, Html, plain
+from attn.reproduction.parameters import NotebookParameters, validate
+from attn.reproduction.paths import results_dir, runs_dir
+from attn.reproduction.records import Record
+from attn.reproduction.scoreboard import ChapterState, chapter_state, headline
+
+
+class Page:
+    """One chapter's page: recorded parts read `results/` once, when the page is made.
+
+    Args:
+        chapter: its declaration.
+        results: folder of the records; the book's own if not given.
+    """
+
+    def __init__(self, chapter: Chapter, results: Path | None = None) -> None:
+        use_style()
+        self.chapter = chapter
+        self.results = results_dir() if results is None else results
+        self.state: ChapterState = chapter_state(chapter, self.results)
+        self.paper = self.state.paper
+
+    def headline(self) -> Html:
+        """One sentence: did it reproduce?"""
+        text = headline(self.chapter.short_title, self.state.verdicts(), self.state.tables())
+        return Html(f"<p><strong>{text}</strong></p>", text)
+
+    def table(self, table_id: str) -> Html:
+        """A table of the paper beside what was computed or recorded here."""
+        records = [self.state.as_line(record) for record in self.state.records]
+        return tables.paper_table(self.state.table(table_id), records=records)
+
+    def claims(self) -> Html:
+        """Every claim with its verdict."""
+        return tables.claims_table([verdict.as_dict() for verdict in self.state.verdicts()])
+
+    def deviations(self) -> Html:
+        """Where the book departs from the paper."""
+        return tables.deviations_table([vars(deviation) for deviation in self.paper.deviations])
+
+    def records(self, experiment: str, profile: str) -> list[Record]:
+        """Records of one experiment at one profile, by seed."""
+        return self.state.of(experiment, profile)
+
+    def provenance(self) -> Html:
+        """Every record behind this page, and the command that makes it again."""
+        columns = ["Record", "Profile", "Device", "Minutes", "torch", "Date", "Rerun"]
+        grid = Grid(plain("Records behind this page"), columns)
+        for line in map(self.state.as_line, self.state.records):
+            name, profile = f"{line['experiment']}, seed {line['seed']}", line["profile"]
+            options = f"--experiment {line['experiment']} --profile {profile} --seeds {line['seed']}"
+            command = f"attn run {self.paper.id} {options}"
+            cells = [
+                name,
+                profile,
+                line["device"],
+                f"{line['seconds'] / 60:.1f}",
+                line["torch"],
+                line["date"],
+            ]
+            grid.add([*map(plain, cells), Cell(command, f"<code>{command}</code>")])
+        return grid.render()
+
+    # --- the run of this notebook ------------------------------------------------------------------------
+
+    def parameters(self, namespace: dict[str, Any]) -> NotebookParameters:
+        """Check the notebook's parameters; see `attn.reproduction.parameters.validate`."""
+        return validate(self.chapter, namespace)
+
+    def record(self, parameters: NotebookParameters) -> None:
+        """Make the records that are missing or stale, at any profile but ci; what the page shows next has them."""
+        if parameters.live:
+            return
+        grid = runner.jobs(self.chapter, parameters.experiments, parameters.profile, parameters.seeds)
+        runner.run_grid(grid, results=self.results, runs=runs_dir(), device=parameters.device)
+        self.state = chapter_state(self.chapter, self.results)
+
+    def live(self, parameters: NotebookParameters) -> dict[str, runner.LiveRun]:
+        """Train every selected experiment afresh at profile ci, reading and writing no record.
+
+        Returns:
+            The runs by experiment id; none at another profile.
+        """
+        if not parameters.live:
+            return {}
+        seed = 0 if parameters.seeds is None else parameters.seeds[0]
+        chosen = [experiment for experiment in parameters.experiments if "ci" in experiment.configs]
+        return {
+            experiment.id: runner.run_live(experiment, "ci", seed, parameters.device) for experiment in chosen
+        }
+
+    def live_check(self, rows: Iterable[dict]) -> Html:
+        """The live-check table; raises AssertionError naming the rows that failed, so that a test run fails too."""
+        rows = list(rows)
+        failed = [f"{row['quantity']}: {row['value']}" for row in rows if row["verdict"] is False]
+        if failed:
+            raise AssertionError("live check failed: " + "; ".join(failed))
+        return tables.live_table(rows)
+
+
+def source(*objects: Callable) -> Any:
+    """The code of functions or classes, as it stands in the library."""
+    from IPython.display import Code
+
+    return Code("\n\n".join(inspect.getsource(item).rstrip() for item in objects), language="python")

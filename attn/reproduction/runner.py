@@ -1,0 +1,408 @@
+"""From an experiment to a record: trains, evaluates, writes; skips what is recorded and fresh."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from attn.reproduction import environment
+from attn.reproduction.errors import UsageError
+from attn.reproduction.experiment import Chapter, Experiment, Outcome, config_dict, config_hash
+from attn.reproduction.records import (
+    SCHEMA_VERSION,
+    Record,
+    RecordError,
+    read_record,
+    record_path,
+    write_record,
+)
+from attn.reproduction.sources import source_hashes
+from attn.reproduction.staleness import freshness
+from attn.training.distributed import is_main, world_size
+from attn.training.heap import keep_heap
+from attn.training.loop import TrainingResult, train
+from attn.training.progress import Progress
+
+REPLAY_STEPS = (
+    3  # first losses kept in a record, and replayed to see whether the code still computes the same
+)
+HISTORY_LIMIT = 600  # entries of a record's history
+_PROBE_STEPS = 3  # updates timed to estimate a grid's cost
+# Weights, gradients and two moments: what any run needs besides activations.
+_COPIES = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a grid."""
+
+    chapter: Chapter
+    experiment: Experiment
+    profile: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """For progress lines."""
+        return f"{self.experiment.id} {self.profile} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A run that leaves no record: the trained model, its history and what came out."""
+
+    model: torch.nn.Module
+    result: TrainingResult
+    outcome: Outcome
+
+
+def jobs(
+    chapter: Chapter, experiments: Iterable[Experiment], profile: str, seeds: Iterable[int] | None
+) -> list[Job]:
+    """All runs of a grid, seed by seed, so that an interrupted grid leaves whole rows.
+
+    Raises:
+        UsageError: if no experiment has this profile, or a seed is negative.
+    """
+    experiments = list(experiments)
+    having = [e for e in experiments if profile in e.configs]
+    if not having:
+        valid = sorted({name for e in experiments for name in e.configs})
+        raise UsageError(
+            f"profile {profile!r} is not defined for {', '.join(e.id for e in experiments)}; valid: {', '.join(valid)}"
+        )
+    chosen = None if seeds is None else list(seeds)
+    if chosen is not None and any(seed < 0 for seed in chosen):
+        raise UsageError(f"seeds must be at least 0; got {', '.join(map(str, chosen))}")
+    grid = [
+        Job(chapter, e, profile, s)
+        for e in having
+        for s in (chosen if chosen is not None else range(e.seeds[profile]))
+    ]
+    return sorted(grid, key=lambda job: job.seed)
+
+
+def existing(job: Job, results: Path) -> tuple[Record | None, str]:
+    """The job's record, if there is a valid one, and its state: "absent", "fresh", "revalidated" or "stale"."""
+    path = record_path(results, job.chapter.paper, job.experiment.id, job.profile, job.seed)
+    if not path.is_file():
+        return None, "absent"
+    try:
+        record = read_record(path, results)
+    except RecordError:
+        return None, "absent"
+    return record, freshness(record, job.experiment).state
+
+
+def run(
+    job: Job,
+    *,
+    results: Path,
+    runs: Path,
+    device: torch.device,
+    force: bool = False,
+    silent: bool = False,
+    time_limit_s: float | None = None,
+) -> Record | None:
+    """Run one job and write its record, or return the fresh one that is there.
+
+    Killed at any moment and called again, it continues from its checkpoint to the same result.
+
+    Args:
+        job: what to run.
+        results: folder of records.
+        runs: folder of checkpoints; this job's is removed once its record is written.
+        device: where to run.
+        force: run even if a fresh record exists.
+        silent: show no progress.
+        time_limit_s: stop after so many seconds and keep the checkpoint.
+
+    Returns:
+        The record, or None if the time limit came first.
+    """
+    record, state = existing(job, results)
+    if not force and state in ("fresh", "revalidated"):
+        return record
+    config = job.experiment.config(job.profile)
+    code = _code_of(job.experiment.build)
+    identity = config_hash(
+        {
+            "experiment": job.experiment.id,
+            "config": config_dict(config),
+            "sources": code["sources"],
+            "device": device.type,  # a record names one device
+        }
+    )
+    scratch = runs / job.chapter.paper / job.experiment.id / job.profile / f"seed{job.seed}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with _alone(scratch, job):
+        return _run(
+            job,
+            config,
+            identity,
+            scratch,
+            results=results,
+            device=device,
+            silent=silent,
+            time_limit_s=time_limit_s,
+        )
+
+
+@cache
+def _code_of(build: Callable) -> dict[str, Any]:
+    """The `code` of a record, read once and early: what runs is what was imported, not what is on disk later."""
+    return {**environment.commit(), "sources": source_hashes(build)}
+
+
+@contextmanager
+def _alone(scratch: Path, job: Job) -> Iterator[None]:
+    """Refuse to run a job that another process is running: they would share a checkpoint."""
+    if not is_main():
+        yield
+        return
+    lock = FileLock(scratch.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"{job.label} is being run by another process: wait for it, or choose other seeds"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(
+    job: Job,
+    config: Any,
+    identity: str,
+    scratch: Path,
+    *,
+    results: Path,
+    device: torch.device,
+    silent: bool,
+    time_limit_s: float | None,
+) -> Record | None:
+    workload = job.experiment.build(config, job.seed, device)
+    _refuse_without_memory(workload.model, device, job)
+    result = train(
+        workload,
+        config.training,
+        seed=job.seed,
+        # another code or config starts anew instead of continuing a foreign run
+        checkpoint_path=scratch / f"{identity[:16]}.safetensors",
+        progress=Progress(job.label, silent=silent),
+        time_limit_s=time_limit_s,
+        record_losses=REPLAY_STEPS,
+        run_id=identity,
+    )
+    if result.interrupted:
+        return None
+    record = _record(job, workload, result, device, results) if is_main() else None
+    if is_main():
+        shutil.rmtree(scratch, ignore_errors=True)
+    return record
+
+
+def _record(job: Job, workload: Any, result: TrainingResult, device: torch.device, results: Path) -> Record:
+    config = job.experiment.config(job.profile)
+    started = time.monotonic()
+    outcome = workload.outcome(workload.model, result.history)
+    losses = result.first_losses
+    if device.type != "cpu":
+        # What speaks for a stale record is a replay on a CPU, in one process; a run of several cannot start one.
+        losses = replay(job.experiment, job.profile, job.seed, REPLAY_STEPS) if world_size() == 1 else []
+    data = {
+        "schema": SCHEMA_VERSION,
+        "paper": job.chapter.paper,
+        "experiment": job.experiment.id,
+        "profile": job.profile,
+        "seed": job.seed,
+        "config": config_dict(config),
+        "code": _code_of(job.experiment.build),
+        "environment": environment.describe(
+            device, dtype=config.training.precision, device_count=world_size()
+        ),
+        "data": dict(workload.data_checksums()),
+        "run": {
+            "finished": date.today().isoformat(),
+            "seconds": round(result.seconds + time.monotonic() - started, 1),
+            "steps": result.step,
+            "seen": result.seen,
+            "unit": workload.unit,
+            "units_per_second": float(f"{result.units_per_second:.4g}"),
+            "peak_memory_bytes": result.peak_memory_bytes,
+            "parameters": sum(p.numel() for p in workload.model.parameters() if p.requires_grad),
+            "share": job.experiment.share(config),
+        },
+        "replay": {"losses": losses},
+        "history": thin(result.history, HISTORY_LIMIT),
+        "metrics": {name: vars(metric) for name, metric in outcome.metrics.items()},
+    }
+    return write_record(results, data, outcome.artifact)
+
+
+def run_live(
+    experiment: Experiment, profile: str, seed: int, device: torch.device, *, silent: bool = True
+) -> LiveRun:
+    """Train afresh, reading and writing no record and no checkpoint."""
+    keep_heap()
+    config = experiment.config(profile)
+    workload = experiment.build(config, seed, device)
+    progress = Progress(f"{experiment.id} {profile} seed {seed}", silent=silent)
+    result = train(workload, config.training, seed=seed, progress=progress)
+    return LiveRun(workload.model, result, workload.outcome(workload.model, result.history))
+
+
+def replay(experiment: Experiment, profile: str, seed: int, steps: int) -> list[float]:
+    """Losses of a run's first updates, on the CPU in the profile's own size."""
+    config = experiment.config(profile)
+    workload = experiment.build(config, seed, torch.device("cpu"))
+    result = train(
+        workload, config.training, seed=seed, stop_after=steps, record_losses=steps, evaluate=False
+    )
+    return result.first_losses
+
+
+def thin(history: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """At most `limit` entries (above 1), evenly spaced, with the first and the last."""
+    if len(history) <= limit:
+        return list(history)
+    last = len(history) - 1
+    return [history[round(i * last / (limit - 1))] for i in range(limit)]
+
+
+def _refuse_without_memory(model: torch.nn.Module, device: torch.device, job: Job) -> None:
+    needed = _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
+    free = environment.free_memory_bytes(device)
+    if needed > free:
+        raise UsageError(
+            f"{job.label} needs at least {needed / 1e9:.1f} GB on {device} for weights, gradients and optimiser "
+            f"and {free / 1e9:.1f} GB are free: take a smaller profile or a device with more memory"
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a grid will take.
+
+    Attributes:
+        to_run: jobs without a fresh record.
+        skipped: jobs with one.
+        seconds: for all of `to_run`, or None if it could not be estimated.
+        basis: what the estimate rests on.
+        memory_bytes: the largest peak seen, or None.
+        disk_bytes: checkpoints of one job at a time.
+    """
+
+    to_run: list[Job]
+    skipped: list[Job]
+    seconds: float | None
+    basis: str
+    memory_bytes: int | None
+    disk_bytes: int
+
+    def __str__(self) -> str:
+        if not self.to_run:
+            return f"nothing to run: {len(self.skipped)} of {len(self.skipped)} runs are recorded and fresh"
+        rows = len({job.experiment.id for job in self.to_run})
+        seeds = len({job.seed for job in self.to_run})
+        parts = [f"{len(self.to_run)} runs ({rows} rows, up to {seeds} seeds)"]
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} recorded and fresh, skipped")
+        if self.seconds is not None:
+            minutes = self.seconds / 60
+            parts.append(
+                f"about {minutes:.0f} minutes in all, {minutes / len(self.to_run):.1f} a run ({self.basis})"
+            )
+        if self.memory_bytes is not None:
+            parts.append(f"{self.memory_bytes / 1e9:.1f} GB of memory")
+        parts.append(f"{self.disk_bytes / 1e6:.0f} MB of disk")
+        return "; ".join(parts)
+
+
+def estimate(grid: list[Job], results: Path, device: torch.device, *, force: bool = False) -> Cost:
+    """What a grid will cost, from records of the same runs on the same device, else from timing a few updates."""
+    to_run = [job for job in grid if force or existing(job, results)[1] not in ("fresh", "revalidated")]
+    skipped = [job for job in grid if job not in to_run]
+    seconds, memory, disk, basis = 0.0, 0, 0, set()
+    cached: dict[str, tuple[float, int, int, str]] = {}
+    for job in to_run:
+        if job.experiment.id not in cached:
+            cached[job.experiment.id] = _cost_of(job, results, device)
+        one, peak, size, how = cached[job.experiment.id]
+        seconds, memory, disk = seconds + one, max(memory, peak or 0), max(disk, size)
+        basis.add(how)
+    return Cost(to_run, skipped, seconds, " and ".join(sorted(basis)), memory or None, disk)
+
+
+def _cost_of(job: Job, results: Path, device: torch.device) -> tuple[float, int, int, str]:
+    config = job.experiment.config(job.profile)
+    for seed in range(job.experiment.seeds.get(job.profile, 0)):
+        record, state = existing(Job(job.chapter, job.experiment, job.profile, seed), results)
+        if record is None or record.data["environment"]["device"] != environment.device_name(device):
+            continue
+        if record.data["run"]["steps"] == config.training.max_steps:
+            run = record.data["run"]
+            return (
+                run["seconds"],
+                run["peak_memory_bytes"],
+                4 * _COPIES * run["parameters"],
+                "as recorded on this kind of device",
+            )
+    workload = job.experiment.build(config, job.seed, device)
+    _refuse_without_memory(workload.model, device, job)
+    started = time.monotonic()
+    result = train(workload, config.training, seed=job.seed, stop_after=_PROBE_STEPS, evaluate=False)
+    per_step = (time.monotonic() - started) / _PROBE_STEPS
+    size = _COPIES * sum(p.numel() * p.element_size() for p in workload.model.parameters())
+    return (
+        per_step * config.training.max_steps,
+        result.peak_memory_bytes,
+        size,
+        f"from timing {_PROBE_STEPS} updates",
+    )
+
+
+def run_grid(
+    grid: list[Job], *, results: Path, runs: Path, device: torch.device, force: bool = False, silent: bool = False,
+    time_limit_s: float | None = None, say: Callable[[str], None] = print,
+) -> list[Record]:  # fmt: skip
+    """Print the cost, then run what is not recorded and fresh, job after job.
+
+    Returns:
+        Records of all jobs of the grid that have one afterwards, the skipped ones included.
+    """
+    keep_heap()
+    for job in grid:
+        _code_of(job.experiment.build)
+    cost = estimate(grid, results, device, force=force)
+    if is_main():
+        say(str(cost))
+    deadline = None if time_limit_s is None else time.monotonic() + time_limit_s
+    records = []
+    for job in grid:
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            say(f"{job.label}: not started, the time limit is reached")
+            continue
+        record = run(
+            job, results=results, runs=runs, device=device, force=force and job in cost.to_run, silent=silent,
+            time_limit_s=left,
+        )  # fmt: skip
+        if record is not None:
+            records.append(record)
+        elif is_main():
+            say(f"{job.label}: stopped at the time limit; the same command continues it")
+    return records

@@ -1,0 +1,516 @@
+"""Tables of the book, as HTML for notebooks and pages and as plain text for the terminal.
+
+Every function here is pure: it takes what `attn.reproduction.scoreboard.collect` returns, or a part of it,
+and returns an `Html`, which shows itself as HTML in a notebook and as plain text everywhere else. Freshness
+is left out unless asked for: it changes whenever the code does, and must not be frozen into the outputs of a
+notebook.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from html import escape
+from itertools import chain
+from math import isfinite
+from typing import Any
+
+from attn.reproduction.experiment import PROFILES
+from attn.reproduction.grid import BLANK, Cell, Grid, Html, below, linked, plain
+
+# Longest note shown in its cell, in characters; a longer one stands under the table.
+NOTE = 80
+# Every state is a symbol and a word, so that nothing hangs on colour. The word is also the CSS class.
+STATES = {
+    "matches": ("✓", "yes"),
+    "differs": ("✗", "no"),
+    "fitted": ("≈", "fitted"),
+    "recorded": ("●", "recorded"),
+    "pending": ("○", "pending"),
+    "quoted": ("·", "quoted"),
+}
+VERDICTS = {
+    "holds": ("✓", "holds"),
+    "fails": ("✗", "fails"),
+    "not tested at this scale": ("○", "not tested at this scale"),
+}
+FRESHNESS = {False: ("✓", "fresh"), True: ("⚠", "stale")}
+PROFILE_ORDER = ("exact", "recomputed", *PROFILES)
+# Only these stand at the paper's own size, so only these may be subtracted from the paper's number.
+PAPER_SIZE = ("exact", "recomputed", "paper")
+
+
+# --- numbers ---------------------------------------------------------------------------------------------
+
+
+def is_number(value: Any) -> bool:
+    """Whether a printed or computed value is a number; the facts hold text as well."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def printed_decimals(values: Iterable[Any]) -> int:
+    """Digits after the point that a column of printed numbers uses: the most any of its floats shows."""
+    floats = [value for value in values if isinstance(value, float) and isfinite(value)]
+    return max((max(0, -Decimal(repr(value)).normalize().as_tuple().exponent) for value in floats), default=0)
+
+
+def format_number(value: Any, decimals: int | None = None) -> str:
+    """A number as the paper would print it; text and None pass through as text and a dash.
+
+    Args:
+        value: number, text or None.
+        decimals: digits after the point. None prints the number as it is. A number that would round
+            to zero although it is not zero keeps two significant digits instead.
+    """
+    if value is None:
+        return BLANK
+    if not is_number(value) or not isfinite(value):
+        return str(value)
+    if decimals is None:
+        text = _plain_exponent(f"{value:,}")
+    elif value and round(value, decimals) == 0:
+        text = _plain_exponent(f"{value:.2g}")
+    else:
+        text = f"{value:,.{decimals}f}"
+    if abs(value) < 10_000:
+        text = text.replace(",", "")
+    return text.replace("-", "−") if text.startswith("-") else text
+
+
+def _plain_exponent(text: str) -> str:
+    """`3e-05` as `3e-5`."""
+    return re.sub(r"e([+-])0*(?=\d)", r"e\1", text)
+
+
+def format_spread(std: float, decimals: int) -> str:
+    """Standard deviation with the digits of its mean, or one significant digit where that would show zero."""
+    if std == 0:
+        return "0"
+    return _plain_exponent(f"{std:.1g}") if round(std, decimals) == 0 else f"{std:,.{decimals}f}"
+
+
+def format_difference(value: Any, paper: Any, decimals: int) -> str:
+    """Signed difference from the printed number, with its share in percent; a dash where there is none."""
+    if not (is_number(value) and is_number(paper)):
+        return BLANK
+    difference = value - paper
+    if round(difference, decimals) == 0:
+        return "0"
+    text = f"{difference:+,.{decimals}f}"
+    if paper:
+        text += f" ({100 * difference / abs(paper):+.1f}%)"
+    return text.replace("-", "−")
+
+
+def table_name(table_id: str) -> str:
+    """`table3_lstm` -> `Table 3`, `fig11_x` -> `Figure 11`, anything else with its underscores as spaces."""
+    found = re.match(r"(table|tab|figure|fig)_?(\d+)", table_id)
+    if found is None:
+        return table_id.replace("_", " ")
+    return f"{'Table' if found[1].startswith('tab') else 'Figure'} {found[2]}"
+
+
+def tally(chapter: dict) -> dict[str, Counter]:
+    """How many cells are in each state, claims have each verdict, and records are fresh."""
+    cells = [cell for table in chapter["tables"] for cell in _cells(table)]
+    return {
+        "computed": Counter(cell["state"] for cell in cells if cell["kind"] in ("exact", "recomputed")),
+        "measured": Counter(cell["state"] for cell in cells if cell["kind"] == "measured"),
+        "quoted": Counter(cell["state"] for cell in cells if cell["kind"] == "quoted"),
+        "claims": Counter(claim["verdict"] for claim in chapter["claims"]),
+        "records": Counter(record["freshness"] for record in chapter["records"]),
+    }
+
+
+def is_result(cell: dict) -> bool:
+    """Whether a cell is a result of the paper: not one of its inputs, and not blank in print."""
+    return cell["kind"] != "setting" and (cell["paper"] is not None or bool(cell["values"]))
+
+
+def _cells(table: dict) -> list[dict]:
+    return [cell for row in table["rows"] for cell in row["cells"] if is_result(cell)]
+
+
+def _badge(pair: tuple[str, str]) -> Cell:
+    symbol, word = pair
+    css = word.split()[0]
+    return Cell(
+        f"{symbol} {word}",
+        f'<span class="attn-state attn-{css}"><span aria-hidden="true">{symbol}</span> {escape(word)}</span>',
+    )
+
+
+def unverified(cell: Cell, checked: str) -> Cell:
+    """Marks what was taken from memory alone and never seen in print."""
+    if checked != "memory only":
+        return cell
+    return Cell(f"{cell.text} (unverified)", f'{cell.html} <span class="attn-unverified">unverified</span>')
+
+
+# --- a table of the paper --------------------------------------------------------------------------------
+
+
+def paper_table(
+    table: dict, *, freshness: bool = False, records: Sequence[dict] = (), root: str | None = "../"
+) -> Html:
+    """A table of the paper beside what was computed or recorded here, one line a value and profile.
+
+    Args:
+        table: one entry of a chapter's `tables`.
+        freshness: adds a column that says whether the recorded numbers are stale.
+        records: the chapter's `records`; each recorded value links to those it comes from.
+        root: way from the page to the folder that holds `results/`; None names the records without a link.
+    """
+    columns = ["Row", "Settings", "Quantity", "Paper", "Recorded", "Difference", "Result"]
+    grid = Grid(_caption(table), [*columns, "Profile", "Freshness", "Rerun"])
+    lines_of = _Lines(table, freshness, records, root)
+    for row in table["rows"]:
+        lines = [line for cell in row["cells"] if is_result(cell) for line in lines_of(cell, row)]
+        for i, line in enumerate(lines or [[plain(BLANK)] * 7]):
+            first = i == 0
+            head = [plain(row["label"]), _settings(row)] if first else [None, None]
+            css = " ".join(["attn-first"] * first + ["attn-row-quoted"] * row["quoted"])
+            grid.add([*head, *line, _command(row) if first else None], css)
+    grid.notes = _notes(table)
+    return grid.render()
+
+
+def _caption(table: dict) -> Cell:
+    # The book numbers its own tables, so say whose this is.
+    name, caption = f"{table_name(table['id'])} of the paper.", table["caption"]
+    return Cell(f"{name} {caption}", f"<strong>{escape(name)}</strong> {escape(caption)}")
+
+
+def _notes(table: dict) -> list[Cell]:
+    source = table["source"] or "no source at hand"
+    checked = linked(f"The paper's numbers: {table['checked']} ({source}).")
+    notes = [unverified(checked, table["checked"])]
+    if table.get("notes"):
+        notes.append(linked(table["notes"]))
+    notes += [linked(f"Note {i}: {note}") for i, note in enumerate(_long_notes(table), 1)]
+    details = [_detail(cell, profile) for cell in _cells(table) for profile in cell["values"]]
+    if any(detail.get("std") is not None for detail in details):
+        notes.append(plain("Recorded values are means over seeds, ± their standard deviation."))
+    if any(detail.get("quartiles") for detail in details):
+        notes.append(
+            plain("Recorded values are medians over seeds, with their quartiles: some seeds never learn.")
+        )
+    # The folded commands have no place in the columns of a terminal.
+    commands: dict[str, list[str]] = {}
+    for row in table["rows"]:
+        if row.get("command"):
+            commands.setdefault(row["command"], []).append(row["label"])
+    return notes + [Cell(f"{command}  # {', '.join(labels)}", "") for command, labels in commands.items()]
+
+
+def _long_notes(table: dict) -> list[str]:
+    """Notes too long for a cell, each once."""
+    notes = (cell.get("note") or "" for cell in _cells(table))
+    return list(dict.fromkeys(note for note in notes if len(note) > NOTE))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _settings(row: dict) -> Cell:
+    pairs = [
+        (_words(cell["column"]), format_number(cell["paper"]))
+        for cell in row["cells"]
+        if cell["kind"] == "setting" and cell["paper"] is not None
+    ]
+    html = "".join(
+        f'<div class="attn-setting"><span class="attn-small">{escape(name)}</span> {escape(value)}</div>'
+        for name, value in pairs
+    )
+    return Cell("; ".join(f"{name} {value}" for name, value in pairs), html)
+
+
+def _detail(cell: dict, profile: str) -> dict:
+    return (cell.get("detail") or {}).get(profile) or {}
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Turns a cell of the paper into its lines, one a profile: quantity, paper, recorded, difference, result,
+    profile and scale, freshness."""
+
+    table: dict
+    freshness: bool
+    records: Sequence[dict]
+    root: str | None
+
+    def __call__(self, cell: dict, row: dict) -> list[list[Cell | None]]:
+        several = sum(column["role"] == "value" for column in self.table["columns"]) > 1
+        quantity = plain(_words(cell["column"]) if several else "")
+        paper = unverified(plain(format_number(cell["paper"])), self.table["checked"])
+        state = below(_badge(STATES[cell["state"]]), self.note(cell))
+        fresh = _fresh(cell["stale"], self.freshness)
+        lines = []
+        for profile in sorted(cell["values"], key=_profile_place) or [None]:
+            value, difference, where = self._profile(cell, row, profile) if profile else [plain(BLANK)] * 3
+            once = [None] * 4 if lines else [quantity, paper, state, fresh]
+            lines.append([*once[:2], value, difference, once[2], where, once[3]])
+        return lines
+
+    def note(self, cell: dict) -> str | None:
+        """A short note as it is; a long one by its number under the table, where it stands once."""
+        note = cell.get("note")
+        numbered = _long_notes(self.table)
+        return f"note {numbered.index(note) + 1}" if note in numbered else note
+
+    def _profile(self, cell: dict, row: dict, profile: str) -> list[Cell]:
+        """Recorded value, difference, and profile with scale."""
+        value, detail, at_paper_size = cell["values"][profile], _detail(cell, profile), profile in PAPER_SIZE
+        decimals = _column_decimals(self.table, cell["column"])
+        recorded = _recorded(value, detail, decimals, _paths(detail, row, profile, self.records), self.root)
+        difference = format_difference(value, cell["paper"], decimals) if at_paper_size else BLANK
+        return [recorded, plain(difference), below(plain(profile), detail.get("scale"))]
+
+
+def _fresh(stale: bool | None, shown: bool) -> Cell:
+    return _badge(FRESHNESS[stale]) if shown and stale is not None else plain("")
+
+
+def _column_decimals(table: dict, name: str) -> int:
+    cells = chain.from_iterable(row["cells"] for row in table["rows"])
+    return printed_decimals(cell["paper"] for cell in cells if cell["column"] == name)
+
+
+def _profile_place(profile: str) -> tuple[int, str]:
+    known = PROFILE_ORDER.index(profile) if profile in PROFILE_ORDER else len(PROFILE_ORDER)
+    return known, profile
+
+
+def _recorded(value: Any, detail: dict, decimals: int, paths: Sequence[str], root: str | None) -> Cell:
+    text = format_number(value, decimals if is_number(value) else None)
+    if is_number(value) and detail.get("std") is not None:
+        text += f" ± {format_spread(detail['std'], decimals)}"
+    if is_number(value) and detail.get("quartiles"):
+        low, high = (format_number(quartile, decimals) for quartile in detail["quartiles"])
+        text += f" [{low}, {high}]"
+    seeds, links = detail.get("seeds"), " ".join(_record_link(path, root) for path in paths)
+    counted = f"{seeds} seed{'' if seeds == 1 else 's'}" if seeds else ""
+    small = ", ".join(filter(None, [detail.get("unit"), counted]))
+    shown = f"{escape(small)}{': ' if small and links else ''}{links}"
+    return below(plain(text), Cell(small, shown) if shown else None)
+
+
+def _record_link(path: str, root: str | None) -> str:
+    """A short link: the seed is enough to tell the records of one value apart."""
+    seed = re.search(r"(\d+)\.json$", path)
+    shown, title = escape(seed[1] if seed else "record"), escape(path, quote=True)
+    if root is None:
+        return f'<span title="{title}">{shown}</span>'
+    href = escape(root, quote=True) + title
+    return f'<a href="{href}" title="{title}" aria-label="record {title}">{shown}</a>'
+
+
+def _paths(detail: dict, row: dict, profile: str, records: Sequence[dict]) -> list[str]:
+    """Records a value comes from: those it names itself, or those of its experiment and profile."""
+    if detail.get("records"):
+        return list(detail["records"])
+    in_command = re.search(r"--experiment\s+(\S+)", row.get("command") or "")
+    experiment = detail.get("experiment") or (in_command and in_command[1])
+    return [r["path"] for r in records if r["experiment"] == experiment and r["profile"] == profile]
+
+
+def _command(row: dict) -> Cell:
+    """The row's command, folded; `div.highlight pre` is what the book's copy button looks for."""
+    command = row.get("command")
+    if not command:
+        return plain("")
+    return Cell(
+        "",
+        '<details class="attn-command"><summary>command</summary>'
+        f'<div class="highlight"><pre>{escape(command)}</pre></div></details>',
+    )
+
+
+# --- claims, deviations, live checks ----------------------------------------------------------------------
+
+
+def claims_table(claims: Sequence[dict], *, freshness: bool = False) -> Html:
+    """What the paper concludes, with verdict, estimate and 95% interval.
+
+    Args:
+        claims: a chapter's `claims`.
+        freshness: adds to each verdict whether the records behind it are stale.
+    """
+    columns = ["Claim", "Tested as", "Verdict", "Estimate", "Positive control"]
+    caption = "Claims of the paper. Estimates are means over seeds, with their 95% interval."
+    grid = Grid(plain(caption), columns, css="attn-statements")
+    above = None
+    for claim in claims:
+        same = claim["statement"] == above
+        above = claim["statement"]
+        statement = None if same else below(plain(above), table_name(claim["table"]), " ")
+        verdict = below(_badge(VERDICTS[claim["verdict"]]), claim.get("reason"), ": ")
+        verdict = below(verdict, _fresh(claim["stale"], freshness and claim.get("estimate") is not None))
+        measure = plain(claim.get("measure") or BLANK)
+        grid.add(
+            [statement, measure, verdict, _estimate(claim), _control(claim)], "" if same else "attn-first"
+        )
+    return grid.render()
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    ends = ",\u00a0".join(_short(end) for end in interval or ())  # the no-break space keeps it on one line
+    return f"[{ends}]" if ends else ""
+
+
+def _short(value: float) -> str:
+    return _plain_exponent(f"{value:.3g}").replace("-", "−")
+
+
+def _estimate(claim: dict) -> Cell:
+    if claim.get("estimate") is None:
+        return plain(BLANK)
+    parts = [_short(claim["estimate"]), _interval(claim.get("interval")), claim.get("unit")]
+    margin = f"equal within ±{_short(claim['margin'])}" if claim.get("margin") is not None else None
+    runs = f"{claim['seeds']} seeds at {claim['profile']}"
+    return below(plain(" ".join(filter(None, parts))), ", ".join(filter(None, [runs, margin])))
+
+
+def _control(claim: dict) -> Cell:
+    control = claim.get("control")
+    if control is None:
+        return plain(BLANK)
+    shown = "✓ shown" if control["shown"] else "✗ not shown"
+    return below(plain(f"{shown} {_interval(control.get('interval'))}".strip()), control["statement"], ": ")
+
+
+def deviations_table(deviations: Sequence[dict]) -> Html:
+    """Where this reproduction departs from the paper, and what that changes.
+
+    Args:
+        deviations: a chapter's `deviations`.
+    """
+    columns = ["Where", "The paper", "Here", "Switch", "Measured effect"]
+    grid = Grid(plain("Deviations from the paper"), columns, css="attn-statements")
+    for item in deviations:
+        where = below(plain(item["place"]), item["id"])
+        switch, effect = item.get("switch") or "", item.get("effect") or "not measured"
+        switch = Cell(switch, f"<code>{escape(switch)}</code>" if switch else "")
+        grid.add([where, plain(item["paper"]), plain(item["ours"]), switch, plain(effect)])
+    return grid.render()
+
+
+def live_table(rows: Sequence[dict], *, caption: str = "Live check: trained afresh in this run") -> Html:
+    """What a fresh, small run showed, in bands that do not change from one machine to the next.
+
+    Args:
+        rows: dicts with `quantity`, `value` (a band such as "below 0.1 bits", not a measured number),
+            `baseline` (the same at the same budget, or None) and `verdict` (bool, a word, or None).
+        caption: the table's caption.
+    """
+    grid = Grid(plain(caption), ["Quantity", "Here", "Baseline at the same budget", "Verdict"])
+    for row in rows:
+        verdict = row.get("verdict")
+        if isinstance(verdict, bool):
+            verdict = "holds" if verdict else "fails"
+        badge = _badge(VERDICTS[verdict]) if verdict in VERDICTS else plain(format_number(verdict))
+        value, baseline = format_number(row["value"]), format_number(row.get("baseline"))
+        grid.add([plain(row["quantity"]), plain(value), plain(baseline), badge])
+    return grid.render()
+
+
+# --- scoreboard -------------------------------------------------------------------------------------------
+
+
+_ONE = {"matches": "equal", "differs": "not equal"}
+_SEVERAL = _ONE | {"holds": "hold", "fails": "fail"}
+
+
+def _counts(counter: Counter, keys: Iterable[str]) -> str:
+    words = {key: (_ONE if counter[key] == 1 else _SEVERAL).get(key, key) for key in keys if counter[key]}
+    return ", ".join(f"{counter[key]} {word}" for key, word in words.items()) or BLANK
+
+
+def summary(chapter: dict) -> str:
+    """One line on a chapter: cells by state, claims by verdict, stale records."""
+    counts = tally(chapter)
+    kinds = ("computed", "measured", "quoted")
+    parts = [f"{kind} cells: {_counts(counts[kind], STATES)}" for kind in kinds]
+    parts += [f"claims: {_counts(counts['claims'], VERDICTS)}", f"records: {_stale(counts)}"]
+    return "; ".join(parts)
+
+
+def _stale(counts: dict[str, Counter]) -> str:
+    total = sum(counts["records"].values())
+    return f"{counts['records']['stale']} of {total} stale" if total else "none yet"
+
+
+def chapters_table(status: Sequence[dict]) -> Html:
+    """All chapters, one line each."""
+    columns = ["Chapter", "Computed cells", "Measured cells", "Quoted cells", "Claims", "Records"]
+    grid = Grid(plain("All chapters"), columns)
+    for chapter in status:
+        counts = tally(chapter)
+        cells = [_counts(counts[group], STATES) for group in ("computed", "measured", "quoted")]
+        row = [f"{chapter['number']} {chapter['short_title']}", *cells]
+        grid.add([plain(text) for text in [*row, _counts(counts["claims"], VERDICTS), _stale(counts)]])
+    return grid.render()
+
+
+def _table_counts(table: dict) -> str:
+    """How many of a table's cells are in each state, and how its printed numbers were checked."""
+    counted = _counts(Counter(cell["state"] for cell in _cells(table)), STATES)
+    return f"{counted}; printed numbers checked: {unverified(plain(table['checked']), table['checked']).text}"
+
+
+def skipped_list(chapter: dict) -> Html:
+    """Record files that could not be used, each with the reason; empty where there are none."""
+    skipped = chapter.get("skipped") or []
+    if not skipped:
+        return Html("", "")
+    items = "".join(f"<li><code>{escape(s['path'])}</code>: {escape(s['reason'])}</li>" for s in skipped)
+    lines = [f"  {s['path']}: {s['reason']}" for s in skipped]
+    return Html(
+        f'<p class="attn-note">Record files that were skipped:</p><ul class="attn-note">{items}</ul>',
+        "\n".join(["Record files that were skipped:", *lines]),
+    )
+
+
+def chapter_scoreboard(chapter: dict, *, root: str | None = "../") -> Html:
+    """Everything about one chapter, freshness included; in HTML also every row of every table, folded."""
+    folded = "".join(
+        f'<details class="attn-fold"><summary>{_caption(table).html}'
+        f'<div class="attn-small">{escape(_table_counts(table))}</div></summary>'
+        f"{paper_table(table, freshness=True, records=chapter['records'], root=root).html}</details>"
+        for table in chapter["tables"]
+    )
+    claims, skipped = claims_table(chapter["claims"], freshness=True), skipped_list(chapter)
+    html = f"<p>{escape(chapter['headline'])}</p>{claims.html}{folded}{skipped.html}"
+    counted = [f"  {table_name(table['id'])}: {_table_counts(table)}" for table in chapter["tables"]]
+    text = [chapter["headline"], claims.text, "\n".join(["Tables", *counted]), *_stale_lines(chapter)]
+    return Html(html, "\n\n".join(filter(None, [*text, skipped.text])))
+
+
+def _stale_lines(chapter: dict) -> list[str]:
+    stale = [record for record in chapter["records"] if record["freshness"] == "stale"]
+    lines = [f"  {record['path']}: {record['why']}" for record in stale]
+    return ["\n".join(["Stale records:", *lines])] if stale else []
+
+
+def scoreboard_html(status: Sequence[dict], *, root: str | None = "../") -> Html:
+    """The whole scoreboard as one piece."""
+    parts = [chapters_table(status).html]
+    for chapter in status:
+        parts.append(f"<h3>{chapter['number']} {escape(chapter['title'])}</h3>")
+        parts.append(chapter_scoreboard(chapter, root=root).html)
+    return Html("".join(parts), scoreboard_text(status))
+
+
+def scoreboard_text(status: Sequence[dict]) -> str:
+    """The whole scoreboard for a terminal."""
+    if not status:
+        return "No chapter yet."
+    parts = [chapters_table(status).text]
+    for chapter in status:
+        title = f"{chapter['number']} {chapter['title']} ({chapter['id']})"
+        parts += [f"{title}\n{'=' * len(title)}", chapter_scoreboard(chapter, root=None).text]
+    return "\n\n".join(parts)

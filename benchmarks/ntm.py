@@ -1,0 +1,77 @@
+"""Speed of training a Neural Turing Machine on copying, against the same machine written step by step.
+
+One call is a whole training step: forward, backward, clipping and Graves's RMSprop, at the paper's sizes (LSTM
+controller of 100 units, memory of 128 x 20, one head of each kind) on sequences of 10 vectors.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from attn.data.episodic import CopyTask, Episodes
+from attn.evaluation.episodic import answer_nats
+from attn.ntm import NTM
+from attn.training import TrainingConfig, generator_for, set_seed
+from attn.training.optimizers import build_optimizers, clip_gradients
+from benchmarks.timing import Row, main
+from tests.ntm.per_step import PerStepNTM
+
+LENGTH = 10
+BATCH_SIZES = (1, 16, 32, 64)
+
+
+class _LogitsFirst(nn.Module):
+    """Returns the logits as `NTM` does, first of what there is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.model(inputs),)
+
+
+def training_step(model: nn.Module, episodes: Episodes) -> Callable[[], None]:
+    """One update as `attn.training` makes it."""
+    batch_size = episodes.inputs.shape[0]
+    config = TrainingConfig(
+        max_steps=1,
+        batch_size=batch_size,
+        optimizer="rmsprop_graves",
+        lr=1e-4,
+        momentum=0.9,
+        grad_clip_value=10.0,
+    )
+    parameters = list(model.parameters())
+    (optimizer,) = build_optimizers(config, parameters)
+
+    def step() -> None:
+        (answer_nats(model(episodes.inputs)[0], episodes).sum() / batch_size).backward()
+        clip_gradients([parameter.grad for parameter in parameters], config)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def copy_row(batch_size: int) -> Row:
+    """Copying with `batch_size` sequences at a time."""
+
+    def build(device: torch.device) -> Mapping[str, Callable[[], None]]:
+        set_seed(0)
+        task = CopyTask(min_length=LENGTH, max_length=LENGTH)
+        episodes = task.sample(batch_size, generator_for(0, "benchmark")).to(device)
+        model = NTM(n_inputs=task.n_inputs, n_outputs=task.n_outputs).to(device)
+        models = {
+            "attn.ntm": model,
+            "per step": _LogitsFirst(PerStepNTM(model)),
+            "per step, loops over the batch": _LogitsFirst(PerStepNTM(model, loop_over_batch=True)),
+        }
+        return {name: training_step(variant, episodes) for name, variant in models.items()}
+
+    return Row(name=f"copy, batch {batch_size}", units=batch_size, build=build)
+
+
+if __name__ == "__main__":
+    main([copy_row(batch_size) for batch_size in BATCH_SIZES], module="benchmarks.ntm", unit="sequences")

@@ -1,0 +1,209 @@
+"""Time alternatives side by side: the machinery of every benchmark here.
+
+A row is one comparison. Its variants are called in turn, round after round, so that a disturbance of the machine
+hits all of them; the time of a variant is the median over the rounds, and the ratio is another variant's time over
+ours, so that above 1 ours is faster. A large matrix product is timed before and after each row: where it is slower
+than elsewhere in the run, something else used the machine and the row is marked, after it was tried again.
+
+Each state of the heap needs a process of its own, because glibc's settings cannot be taken back: `default` is what
+a user of plain `python` gets, `kept` is nearer to what a GPU's caching allocator does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from attn.reproduction.environment import commit, describe, device_for
+from attn.training.heap import keep_heap
+
+HEAPS = ("default", "kept")
+PROBE_SIZE = 512  # rows and columns of the probe's matrices
+PROBE_REPEATS = 9
+DISTURBED = 0.8  # a probe below this share of the run's best marks its row
+WARM_UP_CALLS = 2
+ROUND_SECONDS = 0.05  # a variant is called so often in a round that it takes at least this long
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        name: of the row, such as "batch 16".
+        units: units of work in one call, for the rate.
+        build: from a device to the variants by name, ours first; each is called without arguments.
+    """
+
+    name: str
+    units: float
+    build: Callable[[torch.device], Mapping[str, Callable[[], Any]]]
+
+
+def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a benchmark as its command line asks, print the table and write it as JSON.
+
+    Args:
+        rows: what to compare.
+        module: name by which `python -m` finds the benchmark.
+        unit: what `Row.units` counts, such as "sequences".
+        arguments: the command line, or None for the process's own.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
+    parser.add_argument("--heap", choices=(*HEAPS, "both"), default="both", help="state of the heap (both)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
+    parser.add_argument("--rounds", type=_count, default=15, help="rounds of a row (15)")
+    parser.add_argument("--tries", type=_count, default=3, help="how often to measure a disturbed row (3)")
+    parser.add_argument("--threads", type=_count, default=1, help="CPU threads (1)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where to run (cpu)")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="file for the result")
+    options = parser.parse_args(arguments)
+    chosen = [row for row in rows if options.only in row.name]
+    if not chosen:
+        parser.error(
+            f"--only {options.only!r} fits no row; the rows are {', '.join(row.name for row in rows)}"
+        )
+    heaps = HEAPS if options.heap == "both" else (options.heap,)
+    if len(heaps) > 1:
+        results = [_in_own_process(module, heap, options) for heap in heaps]
+        result = {**results[0], "rows": [row for part in results for row in part["rows"]]}
+    else:
+        result = _run(chosen, heaps[0], options)
+    result["unit"] = unit
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(result))
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not valid: it must be at least 1")
+    return value
+
+
+def _in_own_process(module: str, heap: str, options: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.json"
+        passed_on = {**vars(options), "heap": heap, "json": path}
+        command = [sys.executable, "-m", module]
+        command += [word for name, value in passed_on.items() for word in (f"--{name}", str(value))]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _run(rows: Sequence[Row], heap: str, options: argparse.Namespace) -> dict[str, Any]:
+    torch.set_num_threads(options.threads)
+    device = device_for(options.device)
+    if heap == "kept" and not keep_heap():
+        print("The heap cannot be kept here (it takes Linux with glibc): no such rows.", file=sys.stderr)
+        rows = []
+    measured = []
+    best = probe(device)
+    for row in rows:
+        for left in reversed(range(options.tries)):
+            found = measure(row, device, options.rounds)
+            best = max(best, *found["probe_gflops"])
+            if min(found["probe_gflops"]) >= DISTURBED * best or not left:
+                break
+        measured.append({"heap": heap, **found})
+    for row in measured:  # the best is known only now
+        row["disturbed"] = min(row["probe_gflops"]) < DISTURBED * best
+    environment = describe(device, dtype="float32", device_count=1)
+    return {"environment": environment, "code": commit(), "rows": measured}
+
+
+def measure(row: Row, device: torch.device, rounds: int) -> dict[str, Any]:
+    """Times of a row's variants.
+
+    Returns:
+        The row's `name`; `probe_gflops` before and after; for each variant its `name`, the `seconds` of one call
+        (median) with their `quartiles`, the `rate` in units a second, and the `ratio` of its seconds to ours.
+    """
+    variants = row.build(device)
+    calls = {name: _calls_a_round(call, device) for name, call in variants.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    before = probe(device)
+    for _ in range(rounds):
+        for name, call in variants.items():
+            seconds[name].append(_seconds(call, calls[name], device))
+    found = {"name": row.name, "rounds": rounds, "probe_gflops": [before, probe(device)], "variants": []}
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ours = next(iter(medians.values()))
+    for name, median in medians.items():
+        low, _, high = (
+            statistics.quantiles(seconds[name], n=4, method="inclusive") if rounds > 1 else [median] * 3
+        )
+        found["variants"].append(
+            {
+                "name": name,
+                "seconds": median,
+                "quartiles": [low, high],
+                "rate": row.units / median,
+                "ratio": median / ours,
+            }
+        )
+    return found
+
+
+def probe(device: torch.device) -> float:
+    """Speed of a large matrix product now, in GFLOP/s."""
+    left, right = torch.rand(2, PROBE_SIZE, PROBE_SIZE, device=device)
+    _seconds(lambda: left @ right, 1, device)
+    seconds = [_seconds(lambda: left @ right, 1, device) for _ in range(PROBE_REPEATS)]
+    return 2 * PROBE_SIZE**3 / statistics.median(seconds) / 1e9
+
+
+def _calls_a_round(call: Callable[[], Any], device: torch.device) -> int:
+    for _ in range(WARM_UP_CALLS):
+        call()
+    return max(1, round(ROUND_SECONDS / _seconds(call, 1, device)))
+
+
+def _seconds(call: Callable[[], Any], calls: int, device: torch.device) -> float:
+    """Seconds of one call, mean over `calls`."""
+    _wait(device)
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    _wait(device)
+    return (time.perf_counter() - start) / calls
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The result as text."""
+    environment = result["environment"]
+    lines = [
+        f"{environment['device']}, {environment['threads']} thread(s), torch {environment['torch']}; "
+        "ratio: time of the variant / time of the first",
+        f"{'heap':8} {'row':22} {'variant':32} {'ms':>9} {'quartiles':>19} {result['unit'] + '/s':>13} "
+        f"{'ratio':>6}  probe GFLOP/s",
+    ]
+    for row in result["rows"]:
+        mark = "  disturbed: measure again" if row["disturbed"] else ""
+        place = f"{row['heap']:8} {row['name']:22}"
+        for variant in row["variants"]:
+            low, high = (f"{1e3 * value:.2f}" for value in variant["quartiles"])
+            lines.append(
+                f"{place} {variant['name']:32} {1e3 * variant['seconds']:9.2f} {low + ' to ' + high:>19} "
+                f"{variant['rate']:13.1f} {variant['ratio']:6.2f}  "
+                f"{row['probe_gflops'][0]:.0f}, {row['probe_gflops'][1]:.0f}{mark}"
+            )
+            place, mark = " " * len(place), ""
+    return "\n".join(lines)

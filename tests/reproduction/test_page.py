@@ -1,0 +1,115 @@
+"""What a chapter's notebook calls: its tables, its runs, its live check."""
+
+import pytest
+import torch
+
+from attn.reproduction.page import Page, source
+from attn.reproduction.parameters import from_values, parse_seeds
+from attn.reproduction.records import load_records
+
+
+@pytest.fixture
+def page(toy, monkeypatch):
+    """A function that makes the toy's page anew."""
+    toy.use(monkeypatch)
+    return lambda: Page(toy.chapter)
+
+
+def asked(toy, **values):
+    return from_values(toy.chapter, **({"profile": "ci", "device": "cpu"} | values))
+
+
+def test_a_page_without_any_record(page):
+    shown = page()
+    assert "1 of 5 claims hold" in shown.headline().text and "<strong>Line:" in shown.headline().html
+    for piece in (
+        shown.table("table1_sizes"),
+        shown.table("table2_errors"),
+        shown.claims(),
+        shown.deviations(),
+        shown.provenance(),
+    ):
+        assert piece.html and piece.text
+    assert shown.records("fit/line", "cpu") == []
+
+
+def test_a_page_shows_its_records(page, toy):
+    page_before = page()
+    for seed in (2, 10, 1):
+        toy.made_up(seed=seed, error=0.3)
+    shown = page()
+    assert [record.seed for record in shown.records("fit/line", "cpu")] == [1, 2, 10]
+    assert shown.records("fit/flat", "cpu") == shown.records("fit/line", "gpu") == []
+    assert "0.3" in shown.table("table2_errors").text and "0.3" not in page_before.table("table2_errors").text
+
+
+def test_provenance_gives_the_command_of_every_record(page, toy):
+    toy.made_up(seed=3)
+    command = "attn run toy2000 --experiment fit/line --profile cpu --seeds 3"
+    assert f"<code>{command}</code>" in page().provenance().html
+    assert "fit/line, seed 3" in page().provenance().text
+    assert parse_seeds(command.split()[-1]) == (3,), "the command runs that seed and no other"
+
+
+def test_unknown_tables_are_named(page):
+    with pytest.raises(
+        ValueError, match="unknown table of toy2000 'table9'; valid: table1_sizes, table2_errors"
+    ):
+        page().table("table9")
+
+
+def test_a_live_page_reads_and_writes_no_record(page, toy):
+    toy.made_up(error=0.5)
+    before = {path: path.read_bytes() for path in toy.results.rglob("*") if path.is_file()}
+    shown = page()
+    live = shown.live(asked(toy))
+    assert list(live) == ["fit/line", "fit/flat"]
+    assert all(run.result.step == 5 for run in live.values())
+    shown.record(asked(toy))
+    assert {path: path.read_bytes() for path in toy.results.rglob("*") if path.is_file()} == before
+    assert not toy.runs.exists()
+
+
+def test_a_live_page_takes_the_seed_asked_for(page, toy):
+    chosen = page().live(asked(toy, seeds="3"))["fit/line"]
+    other = page().live(asked(toy))["fit/line"]
+    assert chosen.outcome.metrics["error"].value != other.outcome.metrics["error"].value
+
+
+def test_at_another_profile_the_missing_records_are_made_and_shown(page, toy, capsys):
+    kept = toy.made_up(seed=1)
+    shown = page()
+    parameters = asked(toy, profile="cpu", seeds="0,1")
+    assert shown.live(parameters) == {}
+    shown.record(parameters)
+    assert [record.seed for record in shown.records("fit/line", "cpu")] == [0, 1]
+    assert shown.records("fit/line", "cpu")[1] == kept
+    assert len(load_records(toy.results)[0]) == 4
+    assert "3 runs (2 rows, up to 2 seeds); 1 recorded and fresh, skipped" in capsys.readouterr().out
+    shown.record(parameters)
+    assert "nothing to run: 4 of 4" in capsys.readouterr().out
+
+
+def test_parameters_are_those_of_the_chapter(page):
+    namespace = {"profile": "ci", "task": "fit", "table": "", "device": "cpu", "seeds": ""}
+    assert [e.id for e in page().parameters(namespace).experiments] == ["fit/line", "fit/flat"]
+    with pytest.raises(ValueError, match="unknown task of toy2000 'copy'; valid: fit"):
+        page().parameters(namespace | {"task": "copy"})
+
+
+def test_a_live_check_that_fails_stops_the_notebook(page):
+    rows = [
+        {"quantity": "cost", "value": "below 1", "baseline": None, "verdict": True},
+        {"quantity": "reach", "value": "not below 2", "baseline": "below 2", "verdict": False},
+        {"quantity": "for comparison", "value": "low", "verdict": None},
+    ]
+    with pytest.raises(AssertionError, match="^live check failed: reach: not below 2$"):
+        page().live_check(rows)
+    shown = page().live_check([rows[0], rows[2]])
+    assert "cost" in shown.text and "for comparison" in shown.html
+
+
+def test_source_is_the_library_s_own_text():
+    shown = source(from_values, torch.nn.functional.relu)
+    assert shown.data.startswith("def from_values(") and "\n\ndef relu(" in shown.data
+    assert shown._repr_html_().count("from_values")

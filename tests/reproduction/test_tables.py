@@ -1,0 +1,343 @@
+"""Tables as HTML and as text, from a made-up status that holds every state there is."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from attn.experiments import chapters
+from attn.reproduction import tables
+from attn.reproduction.grid import Grid, plain
+from attn.reproduction.scoreboard import collect
+
+
+@pytest.fixture
+def status():
+    return json.loads((Path(__file__).parents[1] / "book/status.json").read_text("utf-8"))
+
+
+@pytest.fixture
+def chapter(status):
+    return status[0]
+
+
+@pytest.fixture
+def exact(chapter):
+    return chapter["tables"][0]
+
+
+@pytest.fixture
+def measured(chapter):
+    return chapter["tables"][1]
+
+
+@pytest.fixture
+def memory(chapter):
+    return chapter["tables"][2]
+
+
+class Text(HTMLParser):
+    """The text of each table cell, in reading order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.cells, self._open = [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("td", "th"):
+            self.cells.append("")
+            self._open = True
+
+    def handle_endtag(self, tag):
+        self._open = self._open and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._open:
+            self.cells[-1] += data
+
+
+def every_piece(chapter):
+    yield from (tables.paper_table(t, freshness=True, records=chapter["records"]) for t in chapter["tables"])
+    yield tables.claims_table(chapter["claims"], freshness=True)
+    yield tables.deviations_table(chapter["deviations"])
+    yield tables.live_table([{"quantity": "<cost>", "value": "below 1", "verdict": True}])
+    yield tables.chapters_table([chapter])
+    yield tables.scoreboard_html([chapter])
+
+
+# --- numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "text"),
+    [
+        (1352969, None, "1,352,969"),
+        (1000, None, "1000"),
+        (3e-05, None, "3e-5"),
+        (0.0001, None, "0.0001"),
+        (27.3, 1, "27.3"),
+        (27.25, 1, "27.2"),
+        (9.5, 2, "9.50"),
+        (0.0312, 1, "0.031"),
+        (0.0, 1, "0.0"),
+        (-3.0, 0, "−3"),
+        (float("nan"), 1, "nan"),
+        ("27M", 1, "27M"),
+        (None, 1, "–"),
+    ],
+)
+def test_numbers_have_the_digits_of_the_paper(value, decimals, text):
+    assert tables.format_number(value, decimals) == text
+
+
+@pytest.mark.parametrize(
+    ("printed", "decimals"),
+    [([4.8, 0.1], 1), ([9.25, 9.5, 9], 2), ([1352969], 0), ([3e-05], 5), (["x", None], 0)],
+)
+def test_precision_is_the_finest_of_the_column(printed, decimals):
+    assert tables.printed_decimals(printed) == decimals
+
+
+@pytest.mark.parametrize(
+    ("value", "paper", "decimals", "text"),
+    [
+        (1352969, 1352969, 0, "0"),
+        (381312, 384424, 0, "−3,112 (−0.8%)"),
+        (9.5, 9.25, 2, "+0.25 (+2.7%)"),
+        (1.0, 0, 1, "+1.0"),
+        (1.0, "27M", 1, "–"),
+        (None, 2.0, 1, "–"),
+    ],
+)
+def test_difference_is_signed_and_relative(value, paper, decimals, text):
+    assert tables.format_difference(value, paper, decimals) == text
+
+
+@pytest.mark.parametrize(
+    ("table_id", "name"),
+    [("table3_lstm", "Table 3"), ("fig11_x", "Figure 11"), ("repo_wmt14_en_de", "repo wmt14 en de")],
+)
+def test_tables_are_named_as_in_the_paper(table_id, name):
+    assert tables.table_name(table_id) == name
+
+
+# --- the two renderings ----------------------------------------------------------------------------------
+
+
+def test_html_is_well_formed_and_escaped(chapter):
+    for piece in every_piece(chapter):
+        ElementTree.fromstring(f"<div>{piece._repr_html_()}</div>")
+        assert (
+            "<three stacked" not in piece.html and "<bias>" not in piece.html and "<cost>" not in piece.html
+        )
+
+
+def test_rows_have_as_many_cells_as_columns(chapter):
+    """Row spans counted in: a grid with a hole would shift every cell after it."""
+    for piece in every_piece(chapter):
+        for table in ElementTree.fromstring(f"<div>{piece.html}</div>").iter("table"):
+            columns, below = len(table.findall("thead/tr/th")), {}
+            for row in table.findall("tbody/tr"):
+                free = [column for column in range(columns) if below.get(column, 0) == 0]
+                cells = list(row)
+                assert len(cells) == len(free)
+                below = {column: left - 1 for column, left in below.items() if left}
+                below |= {c: int(cell.get("rowspan", 1)) - 1 for c, cell in zip(free, cells, strict=True)}
+            assert not any(below.values())
+
+
+def test_each_table_scrolls_by_itself_and_is_named(chapter):
+    for piece in every_piece(chapter):
+        wrappers = re.findall(r'<div class="attn-scroll" ([^>]*)>', piece.html)
+        assert len(wrappers) == piece.html.count("<table") > 0
+        assert all("overflow-x:auto" in w and 'tabindex="0"' in w for w in wrappers)
+        assert all(re.search('aria-label="[^"]+"', w) for w in wrappers)
+
+
+def test_repr_is_the_plain_text(exact):
+    piece = tables.paper_table(exact)
+    assert repr(piece) == piece.text
+    assert "<td" not in repr(piece) and "1,352,969" in repr(piece)
+
+
+def test_what_html_shows_text_shows_too(exact):
+    piece = tables.paper_table(exact)
+    words = " ".join(piece.text.split())
+    for word in ("1,352,969", "−3,112 (−0.8%)", "≈ fitted", "✗ no", "○ pending", "two sources"):
+        assert word in words
+        assert word in " ".join("".join(ElementTree.fromstring(f"<p>{piece.html}</p>").itertext()).split())
+
+
+def test_columns_that_say_nothing_are_left_out(memory, exact):
+    assert "Settings" not in tables.paper_table(memory).html
+    assert "Rerun" not in tables.paper_table(exact).html
+    grid = Grid(plain("Empty"), ["A", "B"])
+    grid.add([plain("x"), plain("–")])
+    assert Text(grid.render().html).cells == ["A", "x"]
+
+
+# --- a table of the paper --------------------------------------------------------------------------------
+
+
+def test_states_are_a_symbol_and_a_word(chapter):
+    cells = [c for table in chapter["tables"] for c in Text(tables.paper_table(table).html).cells]
+    for symbol, word in tables.STATES.values():
+        assert any(cell.startswith(f"{symbol} {word}") for cell in cells)
+
+
+def test_recorded_value_has_spread_seeds_profile_and_scale(measured, chapter):
+    cells = Text(tables.paper_table(measured, records=chapter["records"]).html).cells
+    assert "0.031 ± 0.01bits per sequence, 3 seeds: 0 1 2" in cells
+    assert "cpu10% of the paper's sequences" in cells and "gpu100% of the paper's sequences" in cells
+
+
+def test_profiles_stand_in_order_of_budget(measured):
+    values = measured["rows"][0]["cells"][1]["values"]
+    measured["rows"][0]["cells"][1]["values"] = {"paper": 0.1, **dict(reversed(values.items()))}
+    cells = Text(tables.paper_table(measured).html).cells
+    assert [cell[:3] for cell in cells if cell[:3] in ("cpu", "gpu", "pap")] == ["cpu", "gpu", "pap"]
+
+
+def test_recorded_values_link_to_their_records(measured, chapter):
+    html = tables.paper_table(measured, records=chapter["records"], root="../../").html
+    paths = [record["path"] for record in chapter["records"]]
+    assert re.findall(r'<a href="([^"]+)" title="results', html) == [f"../../{path}" for path in paths]
+    without = tables.paper_table(measured, records=chapter["records"], root=None).html
+    assert "<a href" not in without and all(f'title="{path}"' in without for path in paths)
+
+
+def test_records_that_a_value_names_come_first(measured, chapter):
+    detail = measured["rows"][0]["cells"][1]["detail"]["cpu"]
+    detail["records"] = ["results/other/seed7.json"]
+    html = tables.paper_table(measured, records=chapter["records"]).html
+    assert 'href="../results/other/seed7.json"' in html and "cpu/seed0.json" not in html
+
+
+def test_a_smaller_run_is_not_subtracted_from_the_papers_number(measured):
+    assert "Difference" not in tables.paper_table(measured).html
+    measured["rows"][0]["cells"][1]["values"] = {"paper": 0.3}
+    assert "+0.2 (+200.0%)" in tables.paper_table(measured).html
+
+
+def test_rows_offer_their_command(measured):
+    piece = tables.paper_table(measured)
+    command = "attn run graves2014ntm --experiment copy/ntm_lstm --profile cpu"
+    assert piece.html.count(f"<pre>{command}</pre>") == 2
+    assert piece.text.count(command) == 1
+
+
+def test_freshness_only_when_asked_for(measured, chapter):
+    assert "stale" not in tables.paper_table(measured, records=chapter["records"]).html
+    assert "stale" not in tables.claims_table(chapter["claims"]).html
+    assert "⚠ stale" in tables.paper_table(measured, freshness=True).text
+    assert "⚠ stale" in " ".join(tables.claims_table(chapter["claims"], freshness=True).text.split())
+
+
+def test_memory_only_is_marked_at_every_number(memory, exact):
+    html = tables.paper_table(memory).html
+    assert html.count('class="attn-unverified"') == 3  # two cells and the note
+    assert "12.5 (unverified)" in tables.paper_table(memory).text
+    assert "unverified" not in tables.paper_table(exact).html
+
+
+def test_quoted_rows_are_set_apart(memory):
+    assert tables.paper_table(memory).html.count("attn-row-quoted") == 1
+
+
+def test_a_long_note_stands_once_below_the_table(exact):
+    for row in exact["rows"][:2]:
+        row["cells"][-1]["note"] = "because " + "of this and that " * 9
+    html = tables.paper_table(exact).html
+    assert html.count("because") == html.count("Note 1: because") == 1
+    assert html.count(">note 1<") == 2
+
+
+def test_blank_cells_of_the_print_have_no_line(measured):
+    measured["rows"][1]["cells"][0]["paper"] = None
+    cells = Text(tables.paper_table(measured).html).cells
+    assert cells.count("lstm") == 1
+
+
+def test_a_row_of_blanks_still_stands(memory):
+    memory["rows"][0]["cells"][0]["paper"] = None
+    assert "Another system" in tables.paper_table(memory).text
+
+
+# --- claims, deviations, live checks ----------------------------------------------------------------------
+
+
+def test_claims_show_verdict_interval_seeds_margin_and_control(chapter):
+    cells = Text(tables.claims_table(chapter["claims"]).html).cells
+    assert {"✓ holds", "✗ fails"} < set(cells)
+    assert "12.3 [10.1,\u00a014.6] bits per sequence5 seeds at cpu" in cells
+    assert "−0.52 [−0.9,\u00a0−0.14] bits per sequence3 seeds at gpu, equal within ±0.05" in cells
+    assert any(cell.startswith("✗ not shown [−2,\u00a01]") for cell in cells)
+    assert any(cell.endswith("the positive control does not show at this budget") for cell in cells)
+
+
+def test_tests_of_one_claim_stand_together(chapter):
+    chapter["claims"][1]["statement"] = chapter["claims"][0]["statement"]
+    assert tables.claims_table(chapter["claims"]).text.count("NTM learns copy faster than LSTM.") == 1
+
+
+def test_deviations_say_when_no_effect_was_measured(chapter):
+    cells = Text(tables.deviations_table(chapter["deviations"]).html).cells
+    assert "not measured" in cells and "batch_size=1" in cells and "learned initial memory <bias>" in cells
+
+
+def test_live_table_takes_bools_words_and_nothing():
+    rows = [
+        {"quantity": "a", "value": "below 0.1", "baseline": "above 5", "verdict": True},
+        {"quantity": "b", "value": "above 0.1", "baseline": None, "verdict": False},
+        {"quantity": "c", "value": 3, "verdict": "not tested at this scale"},
+        {"quantity": "d", "value": "equal"},
+    ]
+    cells = Text(tables.live_table(rows).html).cells[4:]
+    assert cells[3::4] == ["✓ holds", "✗ fails", "○ not tested at this scale", "–"]
+    assert cells[2::4] == ["above 5", "–", "–", "–"]
+
+
+# --- scoreboard -------------------------------------------------------------------------------------------
+
+
+def test_tally_counts_every_result_once(chapter):
+    counts = tables.tally(chapter)
+    assert counts["computed"] == {"matches": 1, "fitted": 1, "differs": 2, "pending": 1}
+    assert counts["measured"] == {"recorded": 1, "pending": 3}
+    assert counts["quoted"] == {"quoted": 1}
+    assert counts["records"] == {"fresh": 2, "revalidated": 1, "stale": 1}
+
+
+def test_fitted_never_counts_as_equal(chapter):
+    assert "1 equal, 2 not equal, 1 fitted" in tables.summary(chapter)
+
+
+def test_scoreboard_text_names_stale_and_skipped_records(status):
+    text = tables.scoreboard_text(status)
+    assert "cpu/seed2.json: changed since: attn.ntm" in text
+    assert "cpu/seed9.json: not readable as JSON" in text
+    assert "of 4 claims tested here 2 hold" in text
+
+
+def test_scoreboard_without_chapters():
+    assert tables.scoreboard_text([]) == "No chapter yet."
+
+
+def _form(value):
+    """Keys of nested dicts; a list stands for its first entry."""
+    if isinstance(value, dict):
+        return {key: _form(v) for key, v in value.items() if key not in ("values", "detail", "control")}
+    return _form(value[0]) if isinstance(value, list) and value else None
+
+
+def test_the_made_up_status_has_the_form_of_the_real_one(status, tmp_path):
+    real = collect(chapters(), tmp_path)
+    for ours in (status[0], real[0]):
+        ours["records"], ours["skipped"] = [], []
+        ours["deviations"] = ours["deviations"][:0]
+    assert _form(status[0]) == _form(real[0])
+    assert tables.scoreboard_html(real).html.count("attn-fold") == len(real[0]["tables"])

@@ -1,0 +1,111 @@
+"""The live check of chapter 6 fails when a gradient is wrong.
+
+It runs on a copy of the notebook that keeps the cells with the imports, the parameters, the live run and its checks. An
+added cell leaves out the NTM's baseline and the test lengths that no check looks at; the budget is the whole one of
+profile ci. That the check passes when no gradient is wrong shows in `make test` itself, which runs the notebook.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytest.importorskip("nbval")
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK = ROOT / "notebooks" / "06_ntm.ipynb"
+
+SMALLER = """\
+from dataclasses import replace
+
+experiment = CHAPTER.experiment("copy/ntm_lstm")
+config = replace(experiment.configs["ci"], test_lengths=(10,), test_count=16)
+page.chapter = replace(CHAPTER, experiments=(replace(experiment, configs={"ci": config}),))
+"""
+
+# Python imports a module of this name at its start, in kernels too. Patching waits until attn.ntm is imported.
+WRONG_SIGN = """\
+import importlib.machinery
+import sys
+
+
+class WrongSign:
+    \"\"\"Gives the gradient of every weight of the heads the wrong sign.\"\"\"
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "attn.ntm":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            init = module.NTM.__init__
+
+            def perturbed(self, **options):
+                init(self, **options)
+                for parameter in self.heads.parameters():
+                    parameter.register_hook(lambda gradient: -gradient)
+
+            module.NTM.__init__ = perturbed
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+
+sys.meta_path.insert(0, WrongSign)
+"""
+
+
+def reduced() -> nbformat.NotebookNode:
+    """The committed notebook's imports, parameters, live run and checks, outputs included."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+    def place(found) -> int:
+        (index,) = [index for index, cell in enumerate(cells) if found(cell)]
+        return index
+
+    imports = place(lambda cell: "page = Page(CHAPTER)" in cell.source)
+    parameters = place(lambda cell: "parameters" in cell.metadata.get("tags", ()))
+    validated = place(lambda cell: "page.parameters(globals())" in cell.source)
+    live = place(lambda cell: "page.live(" in cell.source)
+    checked = next(
+        i for i in range(live, len(cells)) if "nbval-check-output" in cells[i].metadata.get("tags", ())
+    )
+    smaller = nbformat.v4.new_code_cell(SMALLER, id="smaller")
+    chosen = [imports, parameters, validated, *range(live, checked + 1)]
+    assert chosen == sorted(set(chosen)), "the notebook's order has changed"
+    notebook.cells = [cells[imports], smaller, *(cells[index] for index in chosen[1:])]
+    cells[validated].outputs = []  # it names the experiments, of which one is left
+    return notebook
+
+
+def nbval(folder: Path, *search: Path) -> tuple[int, str]:
+    """Run nbval on the reduced notebook; `search` comes first on Python's search path."""
+    folder.mkdir()
+    path = folder / NOTEBOOK.name
+    nbformat.write(reduced(), path)
+    environ = os.environ | {
+        "PYTHONPATH": os.pathsep.join(map(str, (*search, ROOT))),
+        "OMP_NUM_THREADS": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}"]
+    command += ["--nbval-lax", "--nbval-current-env", str(path)]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
+    return done.returncode, re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
+
+
+def test_a_gradient_of_the_wrong_sign_fails_it(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(WRONG_SIGN)
+    status, said = nbval(tmp_path / "perturbed", tmp_path / "site")
+    assert status == 1, said
+    assert "live check failed: Bits per sequence" in said
+    assert re.search(r"2 failed, [3-9] passed", said), "the live check and its verdict, and no other cell"
