@@ -9,12 +9,14 @@ A weighting is non-negative and sums to 1 over the N slots.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from attn.ntm_scan import Sizes, Start, full_precision, scan
 
 # Added to a squared norm before the root: the cosine of a (nearly) empty slot is 0 and its gradient at most
 # 1 / sqrt(NORM_EPS) = 1000, where the bare formula would divide by zero.
@@ -171,15 +173,32 @@ def address(memory: Tensor, previous: Tensor, heads: HeadOutputs) -> Tensor:
 # --- Modules ---------------------------------------------------------------------------------------------
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _check_positive(**sizes: int) -> None:
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not _is_whole(size) or size < 1:
             raise ValueError(f"{name} must be a whole number of at least 1; got {size!r}")
 
 
 def _check_inputs(inputs: Tensor, n_inputs: int) -> None:
     if inputs.dim() != 3 or inputs.shape[-1] != n_inputs:
         raise ValueError(f"inputs must have shape [batch, time, {n_inputs}]; got {list(inputs.shape)}")
+    if not inputs.shape[0] or not inputs.shape[1]:
+        raise ValueError(f"inputs must hold at least one sequence of one time step; got {list(inputs.shape)}")
+
+
+def _check_state(tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every part of a state must have its shape."""
+    for name, shape in shapes.items():
+        found = tensors.get(name)
+        what = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if what != list(shape):
+            raise ValueError(f"state must have a tensor {name} of shape {list(shape)}; got {what}")
+    if len(tensors) != len(shapes):
+        raise ValueError(f"state must have {len(shapes)} tensors; got {len(tensors)}")
 
 
 class Heads(nn.Module):
@@ -261,6 +280,10 @@ class LSTMController(nn.Module):
         """Hidden and cell state of every layer, alternating, each [B, C]."""
         return tuple(state.expand(batch, -1) for layer in self.initial for state in layer)
 
+    def recurrent_weights(self) -> tuple[Tensor, ...]:
+        """Per layer [4C, width of what it sees]."""
+        return tuple(layer.weight for layer in self.recurrent)
+
     def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """What the inputs [B, T, n_inputs] add to the gates, for all time steps at once: per layer [T, B, 4C]."""
         return tuple(layer(inputs).transpose(0, 1).contiguous() for layer in self.inputs)
@@ -307,6 +330,10 @@ class FeedForwardController(nn.Module):
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """No state."""
         return ()
+
+    def recurrent_weights(self) -> tuple[Tensor, ...]:
+        """One matrix [C, R * D]."""
+        return (self.recurrent.weight,)
 
     def project(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """What the inputs [B, T, n_inputs] add before the non-linearity: one tensor [T, B, C]."""
@@ -357,6 +384,8 @@ class NTM(nn.Module):
         n_read_heads: R.
         n_write_heads: W.
         shift_range: largest shift; the paper's example is 1.
+        fused: run the loop over time in one function with a backward pass written by hand (`attn.ntm_scan`):
+            several times faster, but without second derivatives. False runs `step` after `step`, as `trace` does.
 
     Raises:
         ValueError: for a size below 1, an unknown controller, or shifts that exceed the memory.
@@ -375,6 +404,7 @@ class NTM(nn.Module):
         n_read_heads: int = 1,
         n_write_heads: int = 1,
         shift_range: int = 1,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         _check_positive(
@@ -382,7 +412,7 @@ class NTM(nn.Module):
             controller_layers=controller_layers, slot_dim=slot_dim, n_read_heads=n_read_heads,
             n_write_heads=n_write_heads,
         )  # fmt: skip
-        if not isinstance(shift_range, int) or shift_range < 0 or 2 * shift_range + 1 > n_slots:
+        if not _is_whole(shift_range) or shift_range < 0 or 2 * shift_range + 1 > n_slots:
             raise ValueError(
                 f"shift_range must be a whole number from 0 to {(n_slots - 1) // 2}, so that its shifts fit the "
                 f"{n_slots} slots; got {shift_range!r}"
@@ -406,6 +436,12 @@ class NTM(nn.Module):
             n_write_heads=n_write_heads, shift_range=shift_range,
         )  # fmt: skip
         self.output = nn.Linear(controller_size + read_size, n_outputs)
+        self.fused = fused
+        self._sizes = Sizes(
+            n_read_heads=n_read_heads, n_write_heads=n_write_heads, slot_dim=slot_dim,
+            n_shifts=self.heads.n_shifts, is_lstm=controller == "lstm", norm_eps=NORM_EPS,
+            weight_floor=WEIGHT_FLOOR,
+        )  # fmt: skip
 
     def initial_state(self, batch: int) -> NTMState:
         """The state at the start of a sequence: constant memory, empty reads, all heads on slot 0."""
@@ -418,6 +454,21 @@ class NTM(nn.Module):
             weights=weights,
             memory=like.new_full((batch, self.n_slots, self.slot_dim), INITIAL_MEMORY),
         )
+
+    def _check_state(self, state: NTMState, batch: int) -> None:
+        if not isinstance(state, NTMState) or not isinstance(state.controller, tuple):
+            raise ValueError(
+                f"state must be an NTMState with a tuple of controller states, or None; got {type(state).__name__}"
+            )
+        layers = self.controller.initial_state(batch)
+        shapes = {f"controller[{index}]": layer.shape for index, layer in enumerate(layers)} | {
+            "reads": (batch, self.n_read_heads * self.slot_dim),
+            "weights": (batch, self.heads.n_heads, self.n_slots),
+            "memory": (batch, self.n_slots, self.slot_dim),
+        }
+        found = {f"controller[{index}]": layer for index, layer in enumerate(state.controller)}
+        found |= {"reads": state.reads, "weights": state.weights, "memory": state.memory}
+        _check_state(found, shapes)
 
     def step(self, projected: tuple[Tensor, ...], state: NTMState) -> tuple[Tensor, HeadOutputs, NTMState]:
         """One time step: controller output [B, C], what the heads emitted, and the new state."""
@@ -443,17 +494,38 @@ class NTM(nn.Module):
             Logits [B, T, n_outputs], the final state, and with `trace` an `NTMTrace`.
 
         Raises:
-            ValueError: if `inputs` has another shape.
+            ValueError: if `inputs` or `state` has another shape, or the weights are float16.
         """
         _check_inputs(inputs, self.n_inputs)
-        # The memory adds up small differences over many steps: lower precisions stay out of the recurrence.
-        device = inputs.device.type
-        autocast = torch.amp.is_autocast_available(device)
-        with torch.autocast(device, enabled=False) if autocast else nullcontext():
-            return self._run(inputs.to(self.output.weight.dtype), state, trace)
+        dtype = self.output.weight.dtype
+        if dtype == torch.float16:
+            raise ValueError(
+                f"the weights must be float32, float64 or bfloat16, because float16 cannot hold {WEIGHT_FLOOR} "
+                f"(WEIGHT_FLOOR); got {dtype}"
+            )
+        if state is None:
+            state = self.initial_state(inputs.shape[0])
+        else:
+            self._check_state(state, inputs.shape[0])
+        with full_precision(inputs.device.type):
+            inputs = inputs.to(dtype)
+            return self._scan(inputs, state) if self.fused and not trace else self._loop(inputs, state, trace)
 
-    def _run(self, inputs: Tensor, state: NTMState | None, trace: bool):
-        state = self.initial_state(inputs.shape[0]) if state is None else state
+    def _scan(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
+        """The whole loop in one function with its own backward pass."""
+        start = Start(
+            projected=self.controller.project(inputs),
+            recurrent=self.controller.recurrent_weights(),
+            head_weight=self.heads.linear.weight,
+            head_bias=self.heads.linear.bias,
+            **state._asdict(),
+        )
+        outputs, *controller, reads, weights, memory = scan(start, self._sizes)
+        logits = self.output(outputs.transpose(0, 1))
+        return logits, NTMState(tuple(controller), reads, weights, memory)
+
+    def _loop(self, inputs: Tensor, state: NTMState, trace: bool):
+        """The definition: one `step` after the other."""
         projected = [layer.unbind(0) for layer in self.controller.project(inputs)]
         outputs, steps = [], []
         for now in zip(*projected, strict=True):
@@ -507,12 +579,16 @@ class LSTMBaseline(nn.Module):
             Logits [B, T, n_outputs] and the final state.
 
         Raises:
-            ValueError: if `inputs` has another shape.
+            ValueError: if `inputs` or `state` has another shape.
         """
         _check_inputs(inputs, self.n_inputs)
         batch = inputs.shape[0]
         if state is None:
             state = tuple(s.expand(1, batch, -1).contiguous() for layer in self.initial for s in layer)
+        elif not isinstance(state, tuple):
+            raise ValueError(f"state must be a tuple of tensors or None; got {type(state).__name__}")
+        shapes = {f"[{index}]": (1, batch, self.size) for index in range(2 * len(self.layers))}
+        _check_state({f"[{index}]": part for index, part in enumerate(state)}, shapes)
         seen = torch.cat([inputs, inputs.new_ones(*inputs.shape[:2], 1)], dim=-1)
         below, hiddens, new_state = seen, [], []
         for index, layer in enumerate(self.layers):

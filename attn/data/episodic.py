@@ -5,6 +5,7 @@ A task draws batches of episodes from an explicit generator, so that a batch is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -31,12 +32,69 @@ class Episodes(NamedTuple):
         """Every `n_parts`-th episode from `index` on: the pieces that accumulation or processes work on."""
         return Episodes(*(tensor[index::n_parts] for tensor in self))
 
+    def split(self, at_most: int) -> list[Episodes]:
+        """The same episodes in order, in batches of at most so many."""
+        return [Episodes(*tensors) for tensors in zip(*(t.split(at_most) for t in self), strict=True)]
 
-def check_range(name: str, low: int, high: int) -> None:
-    """Raise ValueError unless 1 <= low <= high."""
-    if not (isinstance(low, int) and isinstance(high, int) and 1 <= low <= high):
+
+def check_count(name: str, value: int, least: int = 1) -> None:
+    """Raise ValueError unless `value` is a whole number of at least `least`."""
+    if type(value) is not int or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}; got {value!r}")
+
+
+def check_range(name: str, low: int, high: int, least: int = 1) -> None:
+    """Raise ValueError unless least <= low <= high."""
+    if not (type(low) is int and type(high) is int and least <= low <= high):
         names = f"min_{name} and max_{name}"
-        raise ValueError(f"{names} must be whole numbers with 1 <= min <= max; got {low!r} and {high!r}")
+        raise ValueError(
+            f"{names} must be whole numbers with {least} <= min <= max; got {low!r} and {high!r}"
+        )
+
+
+def check_bits(bits: Tensor, *shape: int | str) -> Tensor:
+    """The bits as floats, checked.
+
+    Args:
+        bits: what a caller gives.
+        shape: wanted sizes, names where any size of at least 1 will do.
+
+    Raises:
+        ValueError: if `bits` has another shape or holds another value than 0 or 1.
+    """
+    fits = bits.dim() == len(shape) and all(
+        size >= 1 if isinstance(want, str) else size == want
+        for size, want in zip(bits.shape, shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"bits must have shape [{wanted}]; got {list(bits.shape)}")
+    foreign = bits[(bits != 0) & (bits != 1)]
+    if foreign.numel():
+        raise ValueError(f"bits must hold only 0 and 1; got {foreign[0].item()!r}")
+    return bits if bits.is_floating_point() else bits.float()
+
+
+def draw_bits(*shape: int, generator: torch.Generator) -> Tensor:
+    """Fair coin flips of this shape, as floats."""
+    return torch.randint(0, 2, shape, generator=generator).float()
+
+
+def draw_size(low: int, high: int, generator: torch.Generator) -> int:
+    """A whole number from low to high, both included."""
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+def padded(batches: Sequence[Episodes]) -> Episodes:
+    """Batches of different lengths as one, shorter ones padded with unscored zeros at the end."""
+    n_steps = max(batch.inputs.shape[1] for batch in batches)
+
+    def longer(tensor: Tensor) -> Tensor:
+        missing = n_steps - tensor.shape[1]
+        return torch.cat([tensor, tensor.new_zeros(len(tensor), missing, *tensor.shape[2:])], dim=1)
+
+    *over_time, lengths = zip(*batches, strict=True)
+    return Episodes(*(torch.cat([longer(t) for t in part]) for part in over_time), torch.cat(lengths))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +118,17 @@ class CopyTask:
     max_length: int = 20
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n_bits, int) or self.n_bits < 1:
-            raise ValueError(f"n_bits must be a whole number of at least 1; got {self.n_bits!r}")
+        check_count("n_bits", self.n_bits)
         check_range("length", self.min_length, self.max_length)
+
+    @property
+    def n_vectors(self) -> int:
+        """Most vectors to remember in an episode."""
+        return self.max_length
+
+    def sizes(self) -> list[tuple[int]]:
+        """Every length of training, for `draw`."""
+        return [(length,) for length in range(self.min_length, self.max_length + 1)]
 
     @property
     def n_inputs(self) -> int:
@@ -86,12 +152,16 @@ class CopyTask:
         Returns:
             Episodes on the CPU.
         """
-        lengths = torch.randint(
-            self.min_length, self.max_length + 1, (1 if same_length else batch_size,), generator=generator
-        ).expand(batch_size)
-        longest = int(lengths.max())
-        bits = torch.randint(0, 2, (batch_size, longest, self.n_bits), generator=generator).float()
-        return self.episodes(bits, lengths)
+        check_count("batch_size", batch_size)
+        if not same_length:
+            return padded([self.sample(1, generator) for _ in range(batch_size)])
+        return self.draw(batch_size, generator, draw_size(self.min_length, self.max_length, generator))
+
+    def draw(self, batch_size: int, generator: torch.Generator, length: int) -> Episodes:
+        """Episodes of this length, which may lie outside the training range."""
+        check_count("length", length)
+        bits = draw_bits(batch_size, length, self.n_bits, generator=generator)
+        return self.episodes(bits, torch.full((batch_size,), length))
 
     def episodes(self, bits: Tensor, lengths: Tensor) -> Episodes:
         """Episodes for given vectors.
@@ -106,11 +176,7 @@ class CopyTask:
         Raises:
             ValueError: if `bits` holds another value than 0 or 1 or has another shape, or a length is out of range.
         """
-        if bits.dim() != 3 or bits.shape[-1] != self.n_bits:
-            raise ValueError(f"bits must have shape [batch, length, {self.n_bits}]; got {list(bits.shape)}")
-        if not bool(((bits == 0) | (bits == 1)).all()):
-            raise ValueError("bits must hold only 0 and 1")
-        bits = bits if bits.is_floating_point() else bits.float()
+        bits = check_bits(bits, "batch", "length", self.n_bits)
         batch, longest, n_bits = bits.shape
         if lengths.shape != (batch,) or not bool(((lengths >= 1) & (lengths <= longest)).all()):
             raise ValueError(

@@ -32,6 +32,8 @@ def solved_at(history: Sequence[Mapping[str, Any]], threshold: float) -> float |
 
 def curve_area(history: Sequence[Mapping[str, Any]]) -> float:
     """Mean bits per sequence over the learning curve, weighted by sequences (trapezoids)."""
+    if len(history) < 2:
+        raise ValueError(f"history must have at least 2 entries to span an area; got {len(history)}")
     seen = [entry["seen"] for entry in history]
     bits = [entry["bits_per_sequence"] for entry in history]
     pieces = [(b - a) * (x + y) / 2 for a, b, x, y in zip(seen, seen[1:], bits, bits[1:], strict=False)]

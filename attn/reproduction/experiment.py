@@ -213,6 +213,28 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Effect:
+    """What a deviation changes: one quantity on our runs and on runs with the deviation undone, or the other way made.
+
+    Attributes:
+        deviation: its id in the facts.
+        measure: the quantity, as "sequences until solved".
+        unit: of the quantity.
+        ours, undone: ids of the two experiments.
+        otherwise: names the other side, as "with one sequence an update".
+        value: (record) -> the quantity, or None where the run did not come so far.
+    """
+
+    deviation: str
+    measure: str
+    unit: str
+    ours: str
+    undone: str
+    otherwise: str
+    value: Callable[[Any], float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chapter:
     """One chapter: a paper, its notebook, and what is run, filled and judged.
 
@@ -222,6 +244,7 @@ class Chapter:
         short_title: for headings and legends.
         notebook: file stem in notebooks/.
         experiments, tables, claims: in reading order.
+        effects: what deviations change, where that is measured.
     """
 
     paper: str
@@ -231,6 +254,7 @@ class Chapter:
     experiments: tuple[Experiment, ...]
     tables: tuple[TableView, ...]
     claims: tuple[Claim, ...]
+    effects: tuple[Effect, ...] = ()
 
     def experiment(self, experiment_id: str) -> Experiment:
         """The experiment with this id; UsageError names the valid ones."""

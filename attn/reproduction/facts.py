@@ -67,7 +67,6 @@ class Deviation:
     paper: str
     ours: str
     switch: str
-    effect: str | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ def learning_curves(
     xlabel: str,
     ylabel: str,
     threshold: float | None = None,
+    notes: Mapping[str, str] | None = None,
+    colours: Mapping[str, str] = COLOURS,
 ) -> Axes:
     """Every seed a thin line, the median on top.
 
@@ -78,24 +80,32 @@ def learning_curves(
         labels: legend text per key.
         xlabel, ylabel: with units.
         threshold: a dashed level, such as where a task counts as solved.
+        notes: more for the legend of a key, such as the share of seeds that solve the task.
+        colours: colour per key.
     """
+    notes = notes or {}
     for key, seeds in curves.items():
         for points in seeds:
-            axes.plot(*zip(*points, strict=True), color=COLOURS[key], linewidth=0.6, alpha=0.45)
+            axes.plot(*zip(*points, strict=True), color=colours[key], linewidth=0.6, alpha=0.45)
         by_x = [dict(points) for points in seeds]
         middle = [(x, median(at[x] for at in by_x)) for x in by_x[0] if all(x in at for at in by_x)]
         count = f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
+        said = ", ".join([f"median of {count}", *([notes[key]] if key in notes else [])])
         axes.plot(
-            *zip(*middle, strict=True),
-            color=COLOURS[key],
-            linewidth=2,
-            label=f"{labels[key]} (median of {count})",
+            *zip(*middle, strict=True), color=colours[key], linewidth=2, label=f"{labels[key]} ({said})"
         )
     if threshold is not None:
         axes.axhline(threshold, color=COLOURS["paper"], linestyle="--", linewidth=1)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend()
     return axes
+
+
+def legend_below(drawing: Figure, axes: Axes, *, n_columns: int = 2) -> None:
+    """The legend of `axes` below the whole figure, where it hides no curve."""
+    if axes.get_legend():
+        axes.get_legend().remove()
+    drawing.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=n_columns, fontsize=8)
 
 
 def binary_image(axes: Axes, values: np.ndarray, *, title: str, ylabel: str | None = None) -> Axes:

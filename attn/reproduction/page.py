@@ -48,7 +48,7 @@ class Page:
 
     def deviations(self) -> Html:
         """Where the book departs from the paper."""
-        return tables.deviations_table([vars(deviation) for deviation in self.paper.deviations])
+        return tables.deviations_table(self.state.deviations())
 
     def records(self, experiment: str, profile: str) -> list[Record]:
         """Records of one experiment at one profile, by seed."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attn.reproduction.claims import FAILS, HOLDS, Verdict, judge, untested
+from attn.reproduction.effects import effect_text
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import RECORDED_PROFILES, Chapter, Exact, Measured, Recomputed, TableView
 from attn.reproduction.facts import FactTable, Paper, load_papers
@@ -119,6 +120,17 @@ class ChapterState:
             "state": state,
         }
 
+    def deviations(self) -> list[dict[str, Any]]:
+        """Where the book departs from the paper, each with its effects as far as they are measured."""
+        found: dict[str, list[str]] = {}
+        for effect in self.chapter.effects:
+            if (text := effect_text(effect, self.of)) is not None:
+                found.setdefault(effect.deviation, []).append(text)
+        return [
+            vars(item) | {"effect": "; ".join(found[item.id]) if item.id in found else None}
+            for item in self.paper.deviations
+        ]
+
     def as_dict(self) -> dict[str, Any]:
         """The chapter as `attn status --json` prints it."""
         claims = self.verdicts()
@@ -131,7 +143,7 @@ class ChapterState:
             "headline": headline(self.chapter.short_title, claims, self.tables()),
             "tables": self.tables(),
             "claims": [claim.as_dict() for claim in claims],
-            "deviations": [vars(deviation) for deviation in self.paper.deviations],
+            "deviations": self.deviations(),
             "records": [self.as_line(record) for record in self.records],
         }
 

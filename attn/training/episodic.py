@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -17,8 +17,19 @@ from attn.training.seeding import generator_for
 class EpisodicTask(Protocol):
     """What draws episodes; see `attn.data.episodic`."""
 
+    n_inputs: int
+    n_outputs: int
+    n_bits: int  # leading outputs that hold a vector's bits
+    n_vectors: int  # most vectors to remember in an episode
+
     def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
-        """Draw a batch."""
+        """Draw a batch of random sizes."""
+
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Every size that training draws."""
+
+    def draw(self, batch_size: int, generator: torch.Generator, *size: int) -> Episodes:
+        """Draw a batch of one size."""
 
 
 class EpisodicWorkload:
@@ -70,10 +81,3 @@ class EpisodicWorkload:
     def data_checksums(self) -> Mapping[str, str]:
         """Nothing: the data are generated."""
         return {}
-
-
-def by_length(
-    task: Callable[[int], EpisodicTask], lengths: Sequence[int], count: int, *stream: int | str
-) -> list[Episodes]:
-    """`count` episodes of each length, as one batch a length; the same for every caller with this stream."""
-    return [task(n).sample(count, generator_for(0, *stream, n)) for n in lengths]

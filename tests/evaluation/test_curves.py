@@ -53,3 +53,10 @@ def test_the_area_does_not_depend_on_where_counting_starts_or_on_extra_points():
     assert curve_area(history((100, 8.0), (110, 4.0), (140, 0.0))) == pytest.approx(3.0)
     assert curve_area(history((0, 7.0), (3, 7.0), (50, 7.0))) == pytest.approx(7.0)
     assert curve_area(history((0, 8.0), (5, 6.0), (10, 4.0), (25, 2.0), (40, 0.0))) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("points", [(), ((0, 5.0),)])
+def test_one_entry_spans_no_area(points):
+    with pytest.raises(ValueError) as error:
+        curve_area(history(*points))
+    assert str(error.value) == f"history must have at least 2 entries to span an area; got {len(points)}"

@@ -1,11 +1,11 @@
-from math import exp, log, log2
+from math import exp, inf, log, log2, nan
 
 import pytest
 import torch
 from torch import nn
 
 from attn.data.episodic import CopyTask, Episodes
-from attn.evaluation.episodic import answer_nats, bit_errors, episode_bits
+from attn.evaluation.episodic import answer_nats, bit_errors, episode_bits, right_ends
 from attn.ntm import NTM
 from attn.training.seeding import generator_for
 
@@ -27,6 +27,17 @@ class Answers(nn.Module):
         episodes = next(b for b in self.batches if b.inputs is inputs)
         right = episodes.targets if self.wrong is None else (episodes.targets - self.wrong).abs()
         return self.confidence * (2 * right - 1), None
+
+
+class Shown(nn.Module):
+    """Gives the same logits whatever it is asked."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, inputs):
+        return self.logits, None
 
 
 def test_zero_logits_cost_one_bit_an_output():
@@ -54,6 +65,26 @@ def test_unscored_steps_and_padding_count_nothing():
     changed = torch.where(episodes.scored.unsqueeze(-1), logits, 1e3)
     assert not torch.equal(logits, changed)
     assert torch.equal(answer_nats(logits, episodes), answer_nats(changed, episodes))
+
+
+@pytest.mark.parametrize("value", [inf, -inf, nan, 1e38])
+def test_no_number_at_an_unscored_step_counts(value):
+    """A model may overflow where nobody looks."""
+    episodes = mixed()
+    logits = torch.randn(episodes.targets.shape, generator=generator_for(0, "logits"))
+    overflown = torch.where(episodes.scored.unsqueeze(-1), logits, value)
+    assert torch.equal(answer_nats(overflown, episodes), answer_nats(logits, episodes))
+    shown = Shown(overflown), Shown(logits)
+    for metric in (episode_bits, bit_errors, lambda *given: right_ends(*given, 0)):
+        found, expected = (metric(model, [episodes]) for model in shown)
+        assert torch.equal(found, expected)
+
+
+def test_a_number_that_is_none_at_a_scored_step_does_count():
+    episodes = mixed()
+    logits = torch.zeros_like(episodes.targets)
+    logits[2, int(episodes.scored[2].nonzero()[0]), 1] = nan
+    assert answer_nats(logits, episodes).isnan().tolist() == [False, False, True, False, False, False]
 
 
 def test_the_gradient_reaches_scored_steps_only():
@@ -105,3 +136,53 @@ def test_an_episode_counts_the_same_alone_and_in_a_batch(metric):
     alone = metric(model, [episodes.part(index, 6) for index in range(6)])
     torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
     assert together.unique().numel() > 1
+
+
+# --- Some of the outputs -----------------------------------------------------------------------------------
+
+
+def test_costs_of_some_outputs_add_up_to_the_whole():
+    episodes = mixed()
+    logits = torch.randn(episodes.targets.shape, generator=generator_for(0, "logits"))
+    whole = answer_nats(logits, episodes)
+    bits, marker = (answer_nats(logits, episodes, part) for part in (slice(3), slice(3, None)))
+    torch.testing.assert_close(bits + marker, whole)
+    alone = answer_nats(logits[..., 1:2], episodes._replace(targets=episodes.targets[..., 1:2]))
+    torch.testing.assert_close(answer_nats(logits, episodes, slice(1, 2)), alone)
+    in_bits = episode_bits(Shown(logits), [episodes], slice(3))
+    torch.testing.assert_close(in_bits, bits.double() / log(2), rtol=1e-6, atol=0)
+
+
+def test_errors_of_some_outputs():
+    batches = [mixed(), mixed(4, "second")]
+    model = Answers(batches, wrong=torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    lengths = torch.cat([batch.lengths for batch in batches])
+    for outputs, wrong in ((slice(3), 2), (slice(3, None), 1), (slice(1, 2), 0), (slice(None), 3)):
+        assert bit_errors(model, batches, outputs).tolist() == (wrong * lengths).tolist()
+
+
+def marked(*episodes):
+    """Scored logits of one output, a row of steps for each episode; the target is 1 at the last step alone."""
+    n_steps = len(episodes[0]) + 1
+    logits = torch.full((len(episodes), n_steps, 2), 9.0)
+    logits[:, 1:, 1] = torch.tensor(episodes)
+    targets = torch.zeros(len(episodes), n_steps, 2)
+    targets[:, -1, 1] = 1
+    scored = torch.ones(len(episodes), n_steps, dtype=torch.bool)
+    scored[:, 0] = False
+    return Shown(logits), Episodes(logits, targets, scored, torch.full((len(episodes),), n_steps - 1))
+
+
+def test_an_end_is_right_if_the_marker_is_right_at_every_scored_step():
+    model, episodes = marked([-1.0, -0.1, 0.1], [-1.0, 0.1, 0.1], [-1.0, -1.0, -1.0], [0.1, -1.0, -1.0])
+    found = right_ends(model, [episodes], 1)
+    assert found.dtype == torch.bool and found.tolist() == [True, False, False, False]
+    assert right_ends(model, [episodes], 0).tolist() == [False] * 4, "another output"
+
+
+def test_ends_are_gathered_over_batches():
+    batches = [mixed(), mixed(4, "second")]
+    right = right_ends(Answers(batches), batches, 3)
+    assert right.shape == (10,) and right.all()
+    wrong = Answers(batches, wrong=torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    assert not right_ends(wrong, batches, 3).any() and right_ends(wrong, batches, 2).all()

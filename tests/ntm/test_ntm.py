@@ -79,6 +79,7 @@ MACHINES = {
     },
 }
 machines = pytest.mark.parametrize("changes", MACHINES.values(), ids=MACHINES)
+paths = pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain loop"])
 
 
 # --- Reading and writing, by hand ------------------------------------------------------------------------
@@ -276,9 +277,11 @@ def test_weightings_stay_distributions_with_finite_gradients(case, dtype):
         assert bool(value.grad.isfinite().all()), f"the gradient of {name} is not finite"
 
 
-def test_long_runs_of_saturated_heads_stay_finite():
+@paths
+def test_long_runs_of_saturated_heads_stay_finite(fused):
     torch.manual_seed(0)
-    model = NTM(n_inputs=4, n_outputs=2, controller_size=8, n_slots=10, slot_dim=4, n_read_heads=2)
+    sizes = {"controller_size": 8, "n_slots": 10, "slot_dim": 4, "n_read_heads": 2}
+    model = NTM(n_inputs=4, n_outputs=2, **sizes, fused=fused)
     with torch.no_grad():
         model.heads.linear.weight.mul_(20)  # gates of 0 and 1, hard shifts, large strengths and exponents
         logits, state = model(4 * random(1, 500, 4, dtype=torch.float32))
@@ -309,9 +312,10 @@ def test_gradcheck_of_every_function():
         assert gradcheck(function, [value.clone().requires_grad_() for value in arguments]), function.__name__
 
 
+@paths
 @pytest.mark.parametrize("name", ["two layers", "feed-forward, heads"])
-def test_gradcheck_of_a_sequence(name):
-    model = small_ntm(**MACHINES[name], controller_size=3, n_slots=5, slot_dim=2)
+def test_gradcheck_of_a_sequence(name, fused):
+    model = small_ntm(**MACHINES[name], controller_size=3, n_slots=5, slot_dim=2, fused=fused)
     names = [name for name, _ in model.named_parameters()]
 
     def run(inputs, *parameters):
@@ -388,10 +392,11 @@ def test_the_added_constants_hardly_show_on_a_used_memory(changes):
         assert_same_run(model, random(2, 3, 4), used_state(model, 2), {"rtol": 0, "atol": 1e-3})
 
 
+@paths
 @machines
 @pytest.mark.parametrize(("batch", "loop_over_batch"), [(1, False), (3, False), (3, True)])
-def test_outputs_and_gradients_equal_the_per_step_version(changes, batch, loop_over_batch):
-    model = small_ntm(**changes)
+def test_outputs_and_gradients_equal_the_per_step_version(changes, batch, loop_over_batch, fused):
+    model = small_ntm(**changes, fused=fused)
     other = PerStepNTM(model, loop_over_batch)
     inputs = random(batch, 5, 4).requires_grad_()
     logits, other_logits = model(inputs)[0], other(inputs)
@@ -423,9 +428,10 @@ def test_the_initial_state():
     assert not state.reads.any() and state.reads.shape == (3, 6)
 
 
+@paths
 @machines
-def test_two_halves_equal_the_whole(changes):
-    model, inputs = small_ntm(**changes), random(2, 6, 4)
+def test_two_halves_equal_the_whole(changes, fused):
+    model, inputs = small_ntm(**changes, fused=fused), random(2, 6, 4)
     whole, last = model(inputs)
     first, state = model(inputs[:, :2])
     second, state = model(inputs[:, 2:], state)
@@ -434,8 +440,9 @@ def test_two_halves_equal_the_whole(changes):
         assert_equal(found, expected.detach())
 
 
-def test_padding_at_the_end_does_not_touch_earlier_outputs():
-    model, inputs = small_ntm(), random(2, 4, 4)
+@paths
+def test_padding_at_the_end_does_not_touch_earlier_outputs(fused):
+    model, inputs = small_ntm(fused=fused), random(2, 4, 4)
     padded = torch.cat([inputs, torch.zeros(2, 3, 4, dtype=DOUBLE)], dim=1)
     noisy = torch.cat([inputs, random(2, 3, 4, seed=1)], dim=1)
     expected = model(inputs)[0]
@@ -444,9 +451,10 @@ def test_padding_at_the_end_does_not_touch_earlier_outputs():
     assert not torch.equal(model(noisy)[0][:, 4:], model(padded)[0][:, 4:])
 
 
+@paths
 @machines
-def test_each_episode_alone_equals_the_batch(changes):
-    model, inputs = small_ntm(**changes), random(3, 5, 4)
+def test_each_episode_alone_equals_the_batch(changes, fused):
+    model, inputs = small_ntm(**changes, fused=fused), random(3, 5, 4)
     logits, state = model(inputs)
     for b in range(3):
         alone, alone_state = model(inputs[b : b + 1])
@@ -458,8 +466,9 @@ def test_each_episode_alone_equals_the_batch(changes):
 def test_the_trace_equals_a_run_step_by_step(changes):
     model, inputs = small_ntm(**changes), random(2, 4, 4)
     logits, last, trace = model(inputs, trace=True)
-    plain, _ = model(inputs)
-    assert torch.equal(logits, plain), "tracing must not change the outputs"
+    assert_equal(logits, model(inputs)[0].detach())
+    model.fused = False
+    assert torch.equal(logits, model(inputs)[0]), "tracing must not change the outputs"
     projected = [layer.unbind(0) for layer in model.controller.project(inputs)]
     state = model.initial_state(2)
     for step, now in enumerate(zip(*projected, strict=True)):
@@ -489,14 +498,17 @@ def test_the_dtype_is_that_of_weights_and_inputs(controller, dtype):
     model = NTM(n_inputs=4, n_outputs=3, controller=controller, controller_size=5, n_slots=6).to(dtype)
     logits, state, trace = model(random(2, 3, 4, dtype=dtype), trace=True)
     assert {value.dtype for value in (logits, *state.controller, *state[1:], *trace)} == {dtype}
+    logits, state = model(random(2, 3, 4, dtype=dtype))
+    assert {value.dtype for value in (logits, *state.controller, *state[1:])} == {dtype}
     baseline = LSTMBaseline(n_inputs=4, n_outputs=3, size=5).to(dtype)
     logits, state = baseline(random(2, 3, 4, dtype=dtype))
     assert {value.dtype for value in (logits, *state)} == {dtype}
 
 
+@paths
 @pytest.mark.parametrize("changes", [{}, {"controller": "feedforward"}], ids=["lstm", "feed-forward"])
-def test_mixed_precision_leaves_the_recurrence_alone(changes):
-    model, inputs = small_ntm(**changes).float(), random(2, 5, 4, dtype=torch.float32)
+def test_mixed_precision_leaves_the_recurrence_alone(changes, fused):
+    model, inputs = small_ntm(**changes, fused=fused).float(), random(2, 5, 4, dtype=torch.float32)
     expected, last = model(inputs)
     with torch.autocast("cpu", torch.bfloat16):
         logits, state = model(inputs)
@@ -510,9 +522,18 @@ def test_mixed_precision_leaves_the_recurrence_alone(changes):
 def test_the_device_is_that_of_the_weights():
     """The meta device holds no numbers: a tensor made elsewhere on the way would be an error."""
     inputs = torch.empty(2, 3, 4, device="meta")
-    for model in (NTM(n_inputs=4, n_outputs=3), LSTMBaseline(n_inputs=4, n_outputs=3)):
+    sizes = {"n_inputs": 4, "n_outputs": 3}
+    models = (
+        NTM(**sizes),
+        NTM(**sizes, controller="feedforward"),
+        NTM(**sizes, fused=False),
+        LSTMBaseline(**sizes),
+    )
+    for model in models:
         logits = model.to("meta")(inputs)[0]
         assert logits.device.type == "meta" and logits.shape == (2, 3, 3)
+        logits.sum().backward()
+        assert {parameter.grad.device.type for parameter in model.parameters()} == {"meta"}
 
 
 # --- Parameter counts ------------------------------------------------------------------------------------
@@ -678,7 +699,7 @@ def assert_one_sentence(error, *parts):
     ["n_inputs", "n_outputs", "controller_size", "controller_layers", "n_slots", "slot_dim"]
     + ["n_read_heads", "n_write_heads"],
 )
-@pytest.mark.parametrize("value", [0, -1, 1.5, "3", None])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True])
 def test_sizes_must_be_whole_numbers_of_at_least_1(name, value):
     with pytest.raises(ValueError) as error:
         NTM(**({"n_inputs": 3, "n_outputs": 2} | {name: value}))
@@ -704,7 +725,7 @@ def test_the_shifts_must_fit_the_memory(n_slots, shift_range, largest):
     NTM(n_inputs=3, n_outputs=2, n_slots=n_slots, shift_range=largest)
 
 
-@pytest.mark.parametrize("value", [-1, 1.0, "1"])
+@pytest.mark.parametrize("value", [-1, 1.0, "1", True, False])
 def test_the_shift_range_must_be_a_whole_number(value):
     with pytest.raises(ValueError) as error:
         NTM(n_inputs=3, n_outputs=2, shift_range=value)
@@ -726,6 +747,71 @@ def test_inputs_must_have_the_right_shape(model, shape):
     with pytest.raises(ValueError) as error:
         model(n_inputs=3, n_outputs=2)(torch.zeros(shape))
     assert_one_sentence(error, "inputs must have shape [batch, time, 3]", f"got {list(shape)}")
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (2, 0, 3)])
+@pytest.mark.parametrize("model", [NTM, LSTMBaseline])
+def test_inputs_must_not_be_empty(model, shape):
+    with pytest.raises(ValueError) as error:
+        model(n_inputs=3, n_outputs=2)(torch.zeros(shape))
+    assert_one_sentence(
+        error, "inputs must hold at least one sequence of one time step", f"got {list(shape)}"
+    )
+
+
+@paths
+@pytest.mark.parametrize("controller", ["lstm", "feedforward"])
+def test_a_state_must_be_the_machines_own(controller, fused):
+    model = small_ntm(controller=controller, fused=fused)
+    state, inputs = model.initial_state(2), random(2, 3, 4)
+    with pytest.raises(ValueError) as error:
+        model(inputs, tuple(state))
+    assert_one_sentence(error, "state must be an NTMState", "or None", "got tuple")
+    for name, shape in (("reads", [2, 3]), ("weights", [2, 2, 6]), ("memory", [2, 6, 3])):
+        with pytest.raises(ValueError) as error:
+            model(inputs, state._replace(**{name: getattr(state, name)[:1]}))
+        assert_one_sentence(error, f"tensor {name} of shape {shape}", f"got {[1, *shape[1:]]}")
+        with pytest.raises(ValueError) as error:
+            model(inputs, state._replace(**{name: None}))
+        assert_one_sentence(error, f"tensor {name} of shape {shape}", "got NoneType")
+    with pytest.raises(ValueError) as error:
+        model(inputs, state._replace(controller=(*state.controller, state.reads)))
+    count = len(state.controller)
+    assert_one_sentence(error, f"state must have {count + 3} tensors", f"got {count + 4}")
+
+
+def test_a_state_of_another_controller_is_refused():
+    inputs, model = random(2, 3, 4), small_ntm(controller_layers=2)
+    with pytest.raises(ValueError) as error:
+        model(inputs, small_ntm().initial_state(2))
+    assert_one_sentence(error, "state must have a tensor controller[2] of shape [2, 5]", "got NoneType")
+    with pytest.raises(ValueError) as error:
+        model(inputs, small_ntm(controller_layers=2, controller_size=7).initial_state(2))
+    assert_one_sentence(error, "state must have a tensor controller[0] of shape [2, 5]", "got [2, 7]")
+
+
+def test_a_state_of_the_baseline_must_be_its_own():
+    model, inputs = filled(LSTMBaseline(n_inputs=4, n_outputs=3, size=5, n_layers=2)), random(2, 3, 4)
+    _, state = model(inputs)
+    for wrong, parts in (
+        (state[0], ["a tuple of tensors or None", "got Tensor"]),
+        (state[:2], ["a tensor [2] of shape [1, 2, 5]", "got NoneType"]),
+        ((*state, state[0]), ["4 tensors", "got 5"]),
+        ((state[0][:, :1], *state[1:]), ["a tensor [0] of shape [1, 2, 5]", "got [1, 1, 5]"]),
+    ):
+        with pytest.raises(ValueError) as error:
+            model(inputs, wrong)
+        assert_one_sentence(error, "state must", *parts)
+
+
+@paths
+def test_float16_is_refused_and_bfloat16_works(fused):
+    model, inputs = NTM(n_inputs=4, n_outputs=3, controller_size=5, n_slots=6, fused=fused), random(2, 3, 4)
+    with pytest.raises(ValueError) as error:
+        model.half()(inputs)
+    assert_one_sentence(error, "float32, float64 or bfloat16", "got torch.float16")
+    model.bfloat16()(inputs)[0].sum().backward()
+    assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("n_shifts", [2, 4, 7])

@@ -177,7 +177,7 @@ def test_what_is_missing_is_named(faulty, key):
         ("budgets", {"fit": 3}, "budgets/fit"),
         ("margins/same_line/value", 0, "margins/same_line/value"),
         ("margins/same_line", {"value": 1}, "margins/same_line"),
-        ("deviations/0/effect", 3, "deviations/0/effect"),
+        ("deviations/0/effect", "larger", "deviations/0"),
         ("deviations/0", {"id": "size"}, "deviations/0"),
     ],
 )

@@ -1,17 +1,24 @@
+import math
+
 import pytest
 import torch
+from torch import nn
 
+from attn.data.associative_recall import AssociativeRecallTask
 from attn.data.episodic import CopyTask, Episodes
+from attn.data.ngrams import NGramTask
+from attn.data.priority_sort import PrioritySortTask
+from attn.data.repeat_copy import RepeatCopyTask
 from attn.evaluation.episodic import episode_bits
 from attn.ntm import NTM, LSTMBaseline
 from attn.training import TrainingConfig, generator_for, train
-from attn.training.episodic import EpisodicWorkload, by_length
+from attn.training.episodic import EpisodicWorkload
 
 TASK = CopyTask(n_bits=2, min_length=1, max_length=3)
 
 
-def at(length):
-    return CopyTask(n_bits=2, min_length=length, max_length=length)
+def validation():
+    return [TASK.draw(4, generator_for(0, "validation", length), length) for length in (1, 2, 3)]
 
 
 def ntm(dtype=torch.float32):
@@ -27,8 +34,7 @@ def lstm():
 
 def workload(model=None, **changes):
     settings = {"task": TASK, "batch_size": 8, "seed": 5, "same_length": False}
-    validation = by_length(at, [1, 2, 3], 4, "validation")
-    return EpisodicWorkload(model=model or ntm(), validation=validation, **(settings | changes))
+    return EpisodicWorkload(model=model or ntm(), **(settings | {"validation": validation()} | changes))
 
 
 def config(**changes):
@@ -87,9 +93,7 @@ def test_the_loss_is_a_sum_of_nats_over_sequences():
 def test_evaluation_is_the_mean_over_the_fixed_validation_episodes():
     one = workload()
     found = one.evaluate(one.model)
-    expected = torch.cat(
-        [episode_bits(one.model, [batch]) for batch in by_length(at, [1, 2, 3], 4, "validation")]
-    )
+    expected = torch.cat([episode_bits(one.model, [batch]) for batch in validation()])
     assert found.keys() == {"bits_per_sequence"}
     assert found["bits_per_sequence"] == pytest.approx(float(expected.mean()))
     assert len(expected) == 12
@@ -113,12 +117,36 @@ def test_training_does_not_depend_on_how_often_it_is_evaluated():
     assert losses[0] == losses[1]
 
 
-def test_by_length_gives_one_reproducible_batch_a_length():
-    batches = by_length(at, [3, 1], 5, "stream")
-    assert [batch.lengths.tolist() for batch in batches] == [[3] * 5, [1] * 5]
-    assert_same(batches[1], by_length(at, [1], 5, "stream")[0])
-    assert differ(batches[0], by_length(at, [3], 5, "other")[0])
-    assert_same(batches[0], at(3).sample(5, generator_for(0, "stream", 3)))
+class Undecided(nn.Module):
+    """Gives every output the probability 1/2."""
+
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(()))
+        self.n_outputs = n_outputs
+
+    def forward(self, inputs):
+        return self.scale * inputs.new_ones(*inputs.shape[:2], self.n_outputs), None
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs"),
+    [
+        (CopyTask(min_length=5, max_length=5), 5 * 9),
+        (RepeatCopyTask(min_length=2, max_length=2, min_repeats=3, max_repeats=3), (2 * 3 + 1) * 7),
+        (AssociativeRecallTask(), 18),
+        (NGramTask(), 200),
+        (PrioritySortTask(), 16 * 8),
+    ],
+    ids=["copy", "repeat copy", "associative recall", "n-grams", "priority sort"],
+)
+def test_chance_is_one_bit_for_each_output_of_the_answer(task, outputs):
+    model = Undecided(task.n_outputs)
+    one = workload(model, task=task, validation=[task.sample(3, generator_for(0, "validation"))])
+    assert one.evaluate(model)["bits_per_sequence"] == pytest.approx(outputs)
+    pieces = [one.loss(model, one.batch(2, part, 4)) for part in range(4)]
+    nats = sum(piece.total.item() for piece in pieces) / sum(piece.weight for piece in pieces)
+    assert nats / math.log(2) == pytest.approx(outputs)
 
 
 def test_generated_data_have_no_checksums_and_count_sequences():

@@ -1,17 +1,20 @@
-"""Figures of the Neural Turing Machine's chapter, drawn from records, traces and small tensors."""
+"""Figures of the Neural Turing Machine's chapter, drawn from records and small tensors; see also `inside`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attn.data.episodic import Episodes
-from attn.evaluation.curves import running_median
-from attn.experiments.ntm.runs import LABELS, MODELS, TRACE_LENGTH
-from attn.reproduction.facts import FactTable
+from attn.evaluation.curves import solved_at
+from attn.experiments.ntm.runs import LABELS, PAPER
+from attn.experiments.ntm.tables import answer_cost
+from attn.experiments.ntm.workloads import MODELS
+from attn.reproduction.facts import FactTable, load_papers
 from attn.reproduction.figures import (
     COLOURS,
     SIGNED_MAP,
@@ -19,13 +22,20 @@ from attn.reproduction.figures import (
     binary_image,
     figure,
     learning_curves,
+    legend_below,
     nothing_yet,
-    weight_map,
 )
 from attn.reproduction.records import Record
 
+Records = Mapping[str, Sequence[Record]]  # by kind of model
+
 SOLVED = 0.1  # bits per sequence
 _FLOOR = 1e-3  # bits; costs below it are drawn at it, because the axis is logarithmic
+_NAMES = {"ntm_lstm": "NTM,\nLSTM", "ntm_ff": "NTM,\nfeed-forward", "lstm": "LSTM"}  # beside images
+_OTHER = "#000000"  # the second setting of one model, beside its own colour
+
+
+# --- small tensors ------------------------------------------------------------------------------------------
 
 
 def addressing_steps(steps: Mapping[str, Sequence[float]]) -> Figure:
@@ -61,153 +71,349 @@ def episode(batch: Episodes) -> Figure:
     return drawing
 
 
-def copy_curves(records: Mapping[str, Sequence[Record]], printed: FactTable) -> Figure:
-    """Learning curves of copy (fig. 3): every seed, medians, and the paper's plot readings as faint marks."""
-    drawing, axes = figure(height=3.4)
-    curves = {kind: [_curve(record) for record in rows] for kind, rows in records.items() if rows}
-    if not curves:
-        return nothing_yet(drawing)
-    learning_curves(
-        axes, curves, LABELS, xlabel="thousand sequences seen", ylabel="bits per sequence", threshold=SOLVED
-    )
-    last = max(points[-1][0] for seeds in curves.values() for points in seeds)
-    for kind in (kind for kind in MODELS if kind in curves):
-        marks = [(row["k"], row[kind]) for row in printed.rows if row["k"] <= last]
-        axes.plot(*zip(*marks, strict=True), "x", color=COLOURS[kind], alpha=0.5, markersize=7)
-    axes.plot([], [], "x", color=COLOURS["paper"], alpha=0.7, label="read off the paper's plot (about ±0.3)")
-    axes.set_yscale("log")
-    axes.legend(fontsize=8)
-    return drawing
+# --- learning curves ----------------------------------------------------------------------------------------
 
 
-def _curve(record: Record) -> list[tuple[float, float]]:
-    return [(entry["seen"] / 1000, max(entry["bits_per_sequence"], _FLOOR)) for entry in record.history]
+@dataclass(frozen=True, kw_only=True)
+class CurveStyle:
+    """How the learning curves of a task are drawn.
+
+    Attributes:
+        scale: of the cost axis, log where the solved and the unsolved differ by orders of magnitude.
+        solved: bits per sequence below which a seed solves the task; None where the cost cannot go near 0.
+        reading: what must be known of the marks read off the paper's plot.
+    """
+
+    scale: str = "linear"
+    solved: float | None = None
+    reading: str = "read off the paper's plot"
 
 
-def generalisation(records: Mapping[str, Sequence[Record]], lengths: Sequence[int], longest: int) -> Figure:
-    """Cost per output bit over length, trained up to `longest`: every seed a mark, the median a line."""
-    drawing, axes = figure(height=3.0)
-    records = {kind: rows for kind, rows in records.items() if rows}
+_REPEAT_SOLVED = load_papers()[PAPER].margins["repeat_copy_solved"]["value"]
+CURVES = {
+    "copy": CurveStyle(scale="log", solved=SOLVED, reading="read off the paper's plot (about ±0.3)"),
+    "repeat_copy": CurveStyle(
+        scale="log", solved=_REPEAT_SOLVED, reading="read off the paper's plot (5 means near 0)"
+    ),
+    "associative": CurveStyle(solved=SOLVED),
+    "ngrams": CurveStyle(),
+    "priority_sort": CurveStyle(),
+}
+
+
+def curves(task: str, records: Records, printed: FactTable) -> Figure:
+    """Learning curves of a task (figs. 3, 7, 10, 13, 18): every seed, medians, the paper's readings as faint marks.
+
+    Args:
+        task: a key of `CURVES`.
+        records: runs of each model on the task.
+        printed: what was read off the paper's plot, `k` in thousand sequences.
+    """
+    records, style = _there(records), CURVES[task]
+    drawing, axes = figure(height=3.7)
     if not records:
         return nothing_yet(drawing)
-    for kind, rows in records.items():
-        table = np.array(
-            [[record.metric(f"bits_per_bit_at_{length}") for length in lengths] for record in rows]
-        )
-        table = table.clip(min=_FLOOR / 100)
-        axes.plot(lengths, table.T, "o", color=COLOURS[kind], alpha=0.4, markersize=4)
-        axes.plot(lengths, np.median(table, axis=0), color=COLOURS[kind], linewidth=2, label=LABELS[kind])
-    axes.axhline(1, color=COLOURS["paper"], linestyle="--", linewidth=1)
-    axes.text(
-        0.99,
-        0.97,
-        "dashed: chance",
-        transform=axes.transAxes,
-        color="black",
-        fontsize=8,
-        ha="right",
-        va="top",
-    )
-    axes.axvspan(min(lengths) - 1, longest, color=COLOURS["paper"], alpha=0.12, linewidth=0)
-    axes.text(0.01, 0.97, "seen in training", transform=axes.transAxes, color="black", fontsize=8, va="top")
-    axes.set_xscale("log", base=2)
-    axes.set(
-        yscale="log",
-        xlabel="length (vectors)",
-        ylabel="bits per output bit",
-        xticks=lengths,
-        xticklabels=lengths,
-    )
-    axes.legend()
+    _draw_curves(axes, records, LABELS, style)
+    _paper_marks(axes, printed, records, style.reading, until=_last_seen(records))
+    if task == "ngrams":
+        _reference_levels(axes, records)
+    _updates_above(axes, records)
+    legend_below(drawing, axes)
     return drawing
 
 
-def answers(records: Mapping[str, Sequence[Record]], lengths: Sequence[int]) -> Figure:
+def batch_1(task: str, one: Sequence[Record], many: Sequence[Record]) -> Figure:
+    """Cost of one model over sequences and over updates: trained one sequence an update, and several.
+
+    Args:
+        task: a key of `CURVES`.
+        one: runs with one sequence an update.
+        many: runs with several.
+    """
+    records, style = _there({"one": one, "many": many}), CURVES[task]
+    drawing, panels = figure(1, 2, height=2.9, sharey=True)
+    if not records:
+        return nothing_yet(drawing)
+    labels = {kind: _setting(rows[0]) for kind, rows in records.items()}
+    for panel, unit in zip(panels, ("seen", "step"), strict=True):
+        _draw_curves(panel, records, labels, style, unit=unit)
+        panel.get_legend().remove()
+    panels[0].set_xlim(0, _last_seen({"one": one} if one else records))
+    panels[1].set(xscale="log", ylabel="")
+    legend_below(drawing, panels[0], n_columns=1)
+    return drawing
+
+
+def solved_line(records: Records, threshold: float = SOLVED) -> dict[str, tuple[int, int]]:
+    """Seeds that solve the task (running median below `threshold`, bits) and seeds in all, per model."""
+    return {
+        kind: (sum(solved_at(record.history, threshold) is not None for record in rows), len(rows))
+        for kind, rows in _there(records).items()
+    }
+
+
+def _there(records: Records) -> dict[str, Sequence[Record]]:
+    """Models that have records."""
+    return {kind: rows for kind, rows in records.items() if rows}
+
+
+_COLOURS = COLOURS | {"many": COLOURS["ntm_lstm"], "one": _OTHER}
+_UNITS = {"seen": "thousand sequences seen", "step": "thousand updates"}
+
+
+def _draw_curves(
+    axes: Axes, records: Records, labels: Mapping[str, str], style: CurveStyle, *, unit: str = "seen"
+) -> None:
+    counts = solved_line(records, style.solved) if style.solved else {}
+    first = 1 if unit == "step" else 0  # updates are on a logarithmic axis, which has no 0
+    points = {
+        kind: [_curve(record, unit, style.scale)[first:] for record in rows] for kind, rows in records.items()
+    }
+    learning_curves(
+        axes, points, labels, xlabel=_UNITS[unit], ylabel="bits per sequence", colours=_COLOURS,
+        threshold=style.solved if style.scale == "log" else None,
+        notes={kind: f"{solved} of {total} solve it" for kind, (solved, total) in counts.items()},
+    )  # fmt: skip
+    axes.set_yscale(style.scale)
+    if style.scale == "linear":
+        axes.set_ylim(bottom=0)
+
+
+def _curve(record: Record, unit: str, scale: str) -> list[tuple[float, float]]:
+    least = _FLOOR if scale == "log" else 0.0
+    return [(entry[unit] / 1000, max(entry["bits_per_sequence"], least)) for entry in record.history]
+
+
+def _last_seen(records: Records) -> float:
+    """Thousand sequences of the longest run."""
+    return max(record.history[-1]["seen"] for rows in records.values() for record in rows) / 1000
+
+
+def _paper_marks(
+    axes: Axes, printed: FactTable, kinds: Records, label: str, *, until: float = np.inf
+) -> None:
+    for kind in (kind for kind in MODELS if kind in kinds):
+        marks = [(row["k"], row[kind]) for row in printed.rows if row["k"] <= until]
+        axes.plot(*zip(*marks, strict=True), "x", color=COLOURS[kind], alpha=0.6, markersize=7, clip_on=False)
+    axes.plot([], [], "x", color=COLOURS["paper"], label=label)
+
+
+def _reference_levels(axes: Axes, records: Records) -> None:
+    """What the best predictors cost, with and without context; the axis keeps to what lies near."""
+    record = next(iter(records.values()))[0]
+    optimal = record.metric("optimal_bits_per_sequence")
+    free = record.metric("context_free_bits_per_sequence")
+    axes.axhline(optimal, color="black", linewidth=1, label=f"optimal estimator ({optimal:.1f})")
+    axes.axhline(free, color="black", linewidth=1, linestyle=":", label=f"best without context ({free:.1f})")
+    ends = [record.history[-1]["bits_per_sequence"] for rows in records.values() for record in rows]
+    axes.set_ylim(optimal - 3, 1.03 * max(free, *ends))
+
+
+def _updates_above(axes: Axes, records: Records) -> None:
+    """A second axis in updates, if all runs have the same batch size."""
+    sizes = {_training(record)["batch_size"] for rows in records.values() for record in rows}
+    if len(sizes) > 1:
+        return
+    (size,) = sizes
+    above = axes.secondary_xaxis("top", functions=(lambda seen: seen / size, lambda updates: updates * size))
+    above.set_xlabel("thousand updates" + (f" of {size} sequences" if size > 1 else ""))
+
+
+def _training(record: Record) -> Mapping[str, float]:
+    return record.data["config"]["training"]
+
+
+def _setting(record: Record) -> str:
+    training = _training(record)
+    size = training["batch_size"]
+    return f"{size} sequence{'s' * (size > 1)} an update, learning rate {training['lr']:g}"
+
+
+# --- beyond the training sizes ------------------------------------------------------------------------------
+
+
+def generalisation(records: Records, lengths: Sequence[int], longest: int) -> Figure:
+    """Cost per output bit over length, trained up to `longest`: every seed a mark, the median a line."""
+    drawing, axes = figure(height=3.0)
+    records = _there(records)
+    if not records:
+        return nothing_yet(drawing)
+    _over_sizes(axes, records, lengths, lambda record, length: _bits_per_bit(record, length))
+    _chance(axes, 1)
+    _trained(axes, min(lengths) - 1, longest)
+    axes.set_xscale("log", base=2)
+    axes.set(yscale="log", xlabel="length (vectors)", ylabel="bits per output bit")
+    axes.set(xticks=lengths, xticklabels=lengths)
+    legend_below(drawing, axes, n_columns=4)
+    return drawing
+
+
+def associative_generalisation(records: Records, items: Sequence[int], printed: FactTable) -> Figure:
+    """Cost of the answer over the number of items (fig. 11), trained on 2 to 6, with the paper's readings."""
+    drawing, axes = figure(height=3.0)
+    records = _there(records)
+    if not records:
+        return nothing_yet(drawing)
+    _over_sizes(axes, records, items, answer_cost)
+    _chance(axes, _ANSWER_BITS)
+    _paper_marks(axes, printed, records, "read off the paper's plot")
+    _trained(axes, 2, 6)
+    axes.set(xlabel="items", ylabel="bits per answer", xticks=[2, *items], ylim=(0, None))
+    legend_below(drawing, axes, n_columns=3)
+    return drawing
+
+
+def repeat_generalisation(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure:
+    """Repeat copy at several (length, repeats), the first of them the largest of training: bits, and end marker."""
+    drawing, panels = figure(1, 2, height=2.8)
+    records = _there(records)
+    if not records:
+        return nothing_yet(drawing)
+    names = [f"{length}x{repeats}" for length, repeats in sizes]
+    _beside(panels[0], records, names, _bits_per_bit)
+    _beside(panels[1], records, names, lambda record, name: record.metric(f"right_ends_at_{name}"))
+    _chance(panels[0], 1)
+    panels[0].set(yscale="log", ylabel="bits per output bit", title="the vectors")
+    panels[1].set(ylim=(-0.03, 1.03), ylabel="share of sequences", title="end marked at the right step only")
+    ticks = [f"{length} vectors,\n{repeats} repeats" for length, repeats in sizes]
+    ticks[0] += "\n(training)"
+    for panel in panels:
+        panel.set_xticks(range(len(sizes)), ticks, fontsize=8)
+    legend_below(drawing, panels[0], n_columns=4)
+    return drawing
+
+
+_ANSWER_BITS = 18  # of associative recall: three vectors of six bits
+
+
+def _bits_per_bit(record: Record, size: object) -> float:
+    return max(record.metric(f"bits_per_bit_at_{size}"), _FLOOR / 100)
+
+
+def _over_sizes(
+    axes: Axes, records: Records, sizes: Sequence[int], value: Callable[[Record, int], float]
+) -> None:
+    """A mark a seed, and a line through the medians."""
+    for kind, rows in records.items():
+        table = np.array([[value(record, size) for size in sizes] for record in rows])
+        axes.plot(sizes, table.T, "o", color=COLOURS[kind], alpha=0.4, markersize=4)
+        axes.plot(sizes, np.median(table, axis=0), color=COLOURS[kind], linewidth=2, label=LABELS[kind])
+
+
+def _beside(
+    axes: Axes, records: Records, sizes: Sequence[str], value: Callable[[Record, str], float]
+) -> None:
+    """Models side by side at each size: a mark a seed, and a bar at the median."""
+    for place, (kind, rows) in enumerate(records.items()):
+        x = np.arange(len(sizes)) + 0.25 * (place - (len(records) - 1) / 2)
+        table = np.array([[value(record, size) for size in sizes] for record in rows])
+        axes.plot(x, table.T, "o", color=COLOURS[kind], alpha=0.5, markersize=4)
+        axes.hlines(
+            np.median(table, axis=0), x - 0.1, x + 0.1, color=COLOURS[kind], linewidth=2, label=LABELS[kind]
+        )
+
+
+def _chance(axes: Axes, level: float) -> None:
+    axes.axhline(level, color=COLOURS["paper"], linestyle="--", linewidth=1, label="chance")
+
+
+def _trained(axes: Axes, least: float, longest: float) -> None:
+    """Shade the sizes of training."""
+    axes.axvspan(least, longest, color=COLOURS["paper"], alpha=0.12, linewidth=0)
+    axes.text(0.01, 0.97, "seen in training", transform=axes.transAxes, color="black", fontsize=8, va="top")
+
+
+# --- answers ------------------------------------------------------------------------------------------------
+
+
+def answers(records: Records, lengths: Sequence[int]) -> Figure:
     """Targets, and what the first seed of each model answers, for several lengths (the paper's figs. 4 and 5)."""
-    arrays = {kind: rows[0].artifact() for kind, rows in records.items() if rows}
+    arrays = _kept(records)
     if not arrays:
         return nothing_yet(figure()[0])
-    n_rows = 1 + len(arrays)
     ratios = [max(length, 12) for length in lengths]
-    drawing, grid = figure(n_rows, len(lengths), height=0.95, width_ratios=ratios)
-    first = next(iter(arrays.values()))
+    drawing, grid = figure(1 + len(arrays), len(lengths), height=0.95, width_ratios=ratios)
     for column, length in enumerate(lengths):
-        _image(
-            grid[0][column], first[f"targets_{length}"], f"length {length}", "target" if column == 0 else None
-        )
-        for row, (kind, kept) in enumerate(arrays.items(), start=1):
-            name = LABELS[kind].replace(", ", "\n").replace(" controller", "") if column == 0 else None
-            _image(grid[row][column], kept[f"outputs_{length}"], "", name)
+        _answer_rows(grid[:, column], arrays, str(length), f"length {length}", named=column == 0)
     return drawing
+
+
+def repeat_answers(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure:
+    """Targets, and below them the first seed's answers, of repeat copy at several (length, repeats) (fig. 8).
+
+    The lowest row of each image is the end marker.
+    """
+    arrays = _kept(records)
+    if not arrays:
+        return nothing_yet(figure()[0])
+    rows = 1 + len(arrays)
+    drawing, panels = figure(rows * len(sizes), height=0.55)
+    for index, (length, repeats) in enumerate(sizes):
+        group = panels[index * rows : (index + 1) * rows]
+        _answer_rows(group, arrays, f"{length}x{repeats}", f"{length} vectors, {repeats} repeats")
+        for panel in group:
+            _end_marker_row(panel)
+    return drawing
+
+
+def _kept(records: Records) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of the first seed of each model."""
+    return {kind: rows[0].artifact() for kind, rows in _there(records).items()}
+
+
+def _answer_rows(
+    panels: Sequence[Axes],
+    arrays: Mapping[str, Mapping[str, np.ndarray]],
+    size: str,
+    title: str,
+    *,
+    named: bool = True,
+) -> None:
+    """One panel for the target and one below it for each model's answer."""
+    first = next(iter(arrays.values()))
+    _image(panels[0], first[f"targets_{size}"] / 255, title, "target" if named else None)
+    for panel, (kind, kept) in zip(panels[1:], arrays.items(), strict=True):
+        _image(panel, kept[f"outputs_{size}"] / 255, "", _NAMES[kind] if named else None)
 
 
 def _image(axes: Axes, values: np.ndarray, title: str, name: str | None) -> None:
-    binary_image(axes, values / 255, title=title)
-    axes.set(xticks=[])
+    binary_image(axes, values, title=title)
+    axes.tick_params(bottom=False, labelbottom=False)
     if name:
         axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
 
 
-def copying_from_inside(records: Sequence[Record]) -> Figure:
-    """One episode of the first seed's NTM (the paper's fig. 6): what comes in and out, what is written, and where."""
-    if not records:
-        return nothing_yet(figure()[0])
-    arrays = records[0].artifact()
-    drawing, grid = figure(3, 2, height=1.7, height_ratios=(1, 1.5, 2.2), sharex=True)
-    answer = TRACE_LENGTH + 2
-    binary_image(grid[0][0], arrays["trace_inputs"] / 255, title="inputs", ylabel="channel")
-    binary_image(grid[0][1], arrays["trace_outputs"] / 255, title="outputs", ylabel="channel")
-    for panel, name, title in (
-        (grid[1][0], "trace_add", "add vectors"),
-        (grid[1][1], "trace_reads", "read vectors"),
-    ):
-        panel.imshow(arrays[name].astype(float).T, vmin=-1, vmax=1, cmap=SIGNED_MAP)
-        panel.set(title=title, ylabel="component", yticks=[])
-    write, read = arrays["trace_write_weights"], arrays["trace_read_weights"]
-    window, first = _used_slots(write, read)
-    weight_map(grid[2][0], window(write), title="write weighting", first=first)
-    weight_map(grid[2][1], window(read), title="read weighting", first=first)
-    for panel in grid[:, 0]:
-        panel.axvline(answer - 0.5, color=COLOURS["paper"], linestyle=":", linewidth=1)
-    for panel in grid[:, 1]:
-        panel.axvline(answer - 0.5, color=COLOURS["paper"], linestyle=":", linewidth=1)
-    for panel in grid[-1]:
-        panel.set_xlabel("time step (dotted: the answer begins)")
-    return drawing
+def _end_marker_row(axes: Axes) -> None:
+    """Set the lowest row apart and name it."""
+    lowest = axes.images[0].get_array().shape[0] - 1
+    axes.axhline(lowest - 0.5, color=COLOURS["paper"], linewidth=0.6)
+    axes.yaxis.tick_right()
+    axes.set_yticks([lowest], ["end"], fontsize=6)
+    axes.tick_params(length=0)
 
 
-def _used_slots(*weightings: np.ndarray):
-    """A function that cuts the slots in use out of a weighting, unrolled around the circle, and the first's number.
+# --- predictions --------------------------------------------------------------------------------------------
 
-    Slots form a circle, and a model may use a stretch across its end; then numbers run on below 0.
+
+def predictions(records: Records) -> Figure:
+    """One n-gram sequence: its bits, the optimal predictions, those of each model's first seed (fig. 14), the errors.
+
+    Probabilities of a 1 are shades from white to black; below, the distance from the optimal probability.
     """
-    used = np.max([weights.astype(float).max(axis=0) for weights in weightings], axis=0) > 0.1
-    n_slots = len(used)
-    if not used.any() or used.all():
-        return (lambda weights: weights.astype(float)), 0
-    gaps = [next(g for g in range(1, n_slots + 1) if used[(i + g) % n_slots]) for i in range(n_slots)]
-    before = int(
-        np.argmax([gap if used[i] else 0 for i, gap in enumerate(gaps)])
-    )  # last used slot before the gap
-    start = before + gaps[before] - 2
-    width = n_slots - gaps[before] + 5  # two slots more on either side
-    return (lambda weights: np.roll(weights.astype(float), -start, axis=1)[:, :width]), _signed(
-        start, width, n_slots
-    )
-
-
-def _signed(start: int, width: int, n_slots: int) -> int:
-    return start - n_slots if start + width > n_slots else start
-
-
-def solved_line(records: Mapping[str, Sequence[Record]]) -> dict[str, tuple[int, int]]:
-    """Seeds that solve the task (running median below `SOLVED`) and seeds in all, per model."""
-    counts = {}
-    for kind, rows in records.items():
-        if not rows:
-            continue
-        medians = [
-            running_median([entry["bits_per_sequence"] for entry in record.history]) for record in rows
-        ]
-        counts[kind] = (sum(min(values) < SOLVED for values in medians), len(rows))
-    return counts
+    arrays = _kept(records)
+    if not arrays:
+        return nothing_yet(figure()[0])
+    first = next(iter(arrays.values()))
+    strips = {"sequence": first["targets_trace"] / 255, "optimal": first["optimal_trace"][:, None]}
+    strips |= {_NAMES[kind]: kept["outputs_trace"] / 255 for kind, kept in arrays.items()}
+    ratios = [1] * len(strips) + [3.5]
+    drawing, panels = figure(len(ratios), height=0.55, sharex=True, height_ratios=ratios)
+    for panel, (name, values) in zip(panels, strips.items(), strict=False):
+        _image(panel, values.astype(float), "", name)
+    for kind, kept in arrays.items():
+        off = np.abs(kept["outputs_trace"][:, 0] / 255 - kept["optimal_trace"].astype(float))
+        label = f"{LABELS[kind]} (mean {off.mean():.2f})"
+        panels[-1].plot(off, color=COLOURS[kind], linewidth=1, label=label)
+    panels[-1].set(xlabel="bit of the sequence", ylabel="distance from\noptimal probability", ylim=(0, 1))
+    legend_below(drawing, panels[-1], n_columns=2)
+    return drawing

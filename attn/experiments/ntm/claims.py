@@ -1,0 +1,322 @@
+"""Claims of the Neural Turing Machine's chapter, as tests on records of the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attn.evaluation.curves import curve_area, running_median
+from attn.experiments.ntm.runs import LABELS, PAPER
+from attn.experiments.ntm.tables import answer_cost, parameters
+from attn.reproduction.experiment import Claim, Control
+from attn.reproduction.facts import load_papers
+from attn.reproduction.records import Record
+
+Runs = Mapping[str, Record]
+_NTM, _LSTM = "copy/ntm_lstm", "copy/lstm"
+_UNHARMED = load_papers()[PAPER].margins["copy_length_30"]["value"]  # bits per output bit
+
+
+def final_cost(record: Record) -> float:
+    """Bits per sequence at the end: median of the last evaluations."""
+    return running_median([entry["bits_per_sequence"] for entry in record.history])[-1]
+
+
+_BASELINE_LEARNS = Control(
+    statement="The LSTM's own cost falls between its first and last evaluation",
+    difference=lambda runs: runs[_LSTM].history[0]["bits_per_sequence"] - final_cost(runs[_LSTM]),
+)
+_NTM_LEARNS = Control(
+    statement="The NTM beats chance (1 bit per output bit) at the longest training length, 20",
+    difference=lambda runs: 1 - runs[_NTM].metric("bits_per_bit_at_20"),
+)
+
+
+def _beyond(length: int) -> Claim:
+    name = f"bits_per_bit_at_{length}"
+    return Claim(
+        id=f"copy_generalises_{length}",
+        fact="copy_generalises",
+        kind="order",
+        headline=True,
+        measure=f"Cost at length {length}, trained on 1 to 20: LSTM minus NTM with LSTM controller",
+        unit="bits per output bit",
+        experiments=(_NTM, _LSTM),
+        difference=lambda runs: runs[_LSTM].metric(name) - runs[_NTM].metric(name),
+        control=_NTM_LEARNS,
+    )
+
+
+_COPY = (
+    Claim(
+        id="copy_faster_area",
+        fact="copy_faster",
+        kind="order",
+        headline=True,
+        measure="Mean cost over the learning curve: LSTM minus NTM with LSTM controller",
+        unit="bits per sequence",
+        experiments=(_NTM, _LSTM),
+        difference=lambda runs: curve_area(runs[_LSTM].history) - curve_area(runs[_NTM].history),
+        control=_BASELINE_LEARNS,
+    ),
+    Claim(
+        id="copy_faster_final",
+        fact="copy_faster",
+        kind="order",
+        headline=True,
+        measure="Cost at the end of the budget: LSTM minus NTM with LSTM controller",
+        unit="bits per sequence",
+        experiments=(_NTM, _LSTM),
+        difference=lambda runs: final_cost(runs[_LSTM]) - final_cost(runs[_NTM]),
+        control=_BASELINE_LEARNS,
+    ),
+    *(_beyond(length) for length in (30, 50, 120)),
+    Claim(
+        id="copy_generalises_unharmed",
+        fact="copy_generalises",
+        kind="equality",
+        margin="copy_length_30",
+        headline=True,
+        measure="Cost of the NTM with LSTM controller at length 30 minus at length 20, its longest training length",
+        unit="bits per output bit",
+        experiments=(_NTM,),
+        difference=lambda runs: (
+            runs[_NTM].metric("bits_per_bit_at_30") - runs[_NTM].metric("bits_per_bit_at_20")
+        ),
+        control=_NTM_LEARNS,
+    ),
+    Claim(
+        id="copy_generalises_lstm_breaks",
+        fact="copy_generalises",
+        kind="order",
+        headline=True,
+        measure="Cost of the LSTM at length 30 minus at length 20, its longest training length, and minus the margin "
+        f"of {_UNHARMED:g} that counts as unharmed for the NTM",
+        unit="bits per output bit",
+        experiments=(_LSTM,),
+        difference=lambda runs: (
+            runs[_LSTM].metric("bits_per_bit_at_30") - runs[_LSTM].metric("bits_per_bit_at_20") - _UNHARMED
+        ),
+        control=Control(
+            statement="The LSTM has learned length 20 to a tenth of chance, so that there is something to break",
+            difference=lambda runs: 0.1 - runs[_LSTM].metric("bits_per_bit_at_20"),
+        ),
+    ),
+)
+
+
+# --- the other tasks: three seeds each ---------------------------------------------------------------------
+
+
+def _learns(experiment: str, label: str) -> Control:
+    return Control(
+        statement=f"The cost of the {label} falls between its first and last evaluation",
+        difference=lambda runs: (
+            runs[experiment].history[0]["bits_per_sequence"] - final_cost(runs[experiment])
+        ),
+    )
+
+
+def _less(
+    claim: str, measure: str, unit: str, larger: str, smaller: str, cost, control: Control, fact: str
+) -> Claim:
+    """An order claim: `cost` of the records of `larger` minus that of `smaller`."""
+    return Claim(
+        id=claim,
+        fact=fact,
+        kind="order",
+        measure=measure,
+        unit=unit,
+        experiments=(larger, smaller),
+        difference=lambda runs: cost(runs[larger]) - cost(runs[smaller]),
+        control=control,
+    )
+
+
+def _area(record: Record) -> float:
+    return curve_area(record.history)
+
+
+def _metric(name: str):
+    return lambda record: record.metric(name)
+
+
+_REPEAT_SOLVED = load_papers()[PAPER].margins["repeat_copy_solved"]["value"]  # bits per sequence
+_RIGHT_ENDS = load_papers()[PAPER].margins["repeat_copy_ends"]["value"]  # share of sequences
+_RECALLED = load_papers()[PAPER].margins["associative_recalled"]["value"]  # bits per answer
+
+
+def _solves_repeat_copy(kind: str) -> Claim:
+    experiment = f"repeat_copy/{kind}"
+    return Claim(
+        id=f"repeat_both_solve_{kind}",
+        fact="repeat_both_solve",
+        kind="order",
+        measure=f"How far the {LABELS[kind]} ends below {_REPEAT_SOLVED:g} bit per sequence, which counts as solved",
+        unit="bits per sequence",
+        experiments=(experiment,),
+        difference=lambda runs: _REPEAT_SOLVED - final_cost(runs[experiment]),
+        control=_learns(experiment, LABELS[kind]),
+    )
+
+
+def _repeats_beyond(claim: str, size: str, what: str) -> Claim:
+    name = f"bits_per_bit_at_{size}"
+    return _less(
+        f"repeat_both_solve_{claim}",
+        f"Cost at twice the longest training {what} ({size}): LSTM minus NTM with LSTM controller",
+        "bits per output bit",
+        "repeat_copy/lstm",
+        "repeat_copy/ntm_lstm",
+        _metric(name),
+        Control(
+            statement="The NTM beats chance (1 bit per output bit) at the largest training size, 10x10",
+            difference=lambda runs: 1 - runs["repeat_copy/ntm_lstm"].metric("bits_per_bit_at_10x10"),
+        ),
+        "repeat_both_solve",
+    )
+
+
+_REPEAT = (
+    *(_solves_repeat_copy(kind) for kind in ("ntm_lstm", "ntm_ff", "lstm")),
+    _repeats_beyond("length", "20x10", "length"),
+    _repeats_beyond("repeats", "10x20", "number of repeats"),
+    Claim(
+        id="repeat_both_solve_no_end",
+        fact="repeat_both_solve",
+        kind="order",
+        measure="Share of sequences whose end the NTM with LSTM controller marks rightly: at 10 repeats, its largest "
+        "training number, minus at 20",
+        unit="share of sequences",
+        experiments=("repeat_copy/ntm_lstm",),
+        difference=lambda runs: (
+            runs["repeat_copy/ntm_lstm"].metric("right_ends_at_10x10")
+            - runs["repeat_copy/ntm_lstm"].metric("right_ends_at_10x20")
+        ),
+        control=Control(
+            statement=f"At 10 repeats it marks more than {_RIGHT_ENDS:.0%} of the ends rightly",
+            difference=lambda runs: runs["repeat_copy/ntm_lstm"].metric("right_ends_at_10x10") - _RIGHT_ENDS,
+        ),
+    ),
+)
+
+_ASSOCIATIVE = (
+    _less(
+        "assoc_order_controllers",
+        "Mean cost over the learning curve: NTM with LSTM controller minus NTM with feed-forward controller",
+        "bits per sequence",
+        "associative/ntm_lstm",
+        "associative/ntm_ff",
+        _area,
+        _learns("associative/ntm_ff", LABELS["ntm_ff"]),
+        "assoc_order",
+    ),
+    _less(
+        "assoc_order_lstm",
+        "Mean cost over the learning curve: LSTM minus NTM with LSTM controller",
+        "bits per sequence",
+        "associative/lstm",
+        "associative/ntm_lstm",
+        _area,
+        _learns("associative/ntm_lstm", LABELS["ntm_lstm"]),
+        "assoc_order",
+    ),
+    Claim(
+        id="assoc_order_12_items",
+        fact="assoc_order",
+        kind="order",
+        measure="How far the NTM with feed-forward controller stays below "
+        f"{_RECALLED:g} bit per answer at 12 items, twice the most in training",
+        unit="bits per answer",
+        experiments=("associative/ntm_ff",),
+        difference=lambda runs: _RECALLED - answer_cost(runs["associative/ntm_ff"], 12),
+        control=Control(
+            statement=f"It stays below {_RECALLED:g} bit at 6 items, the most in training",
+            difference=lambda runs: _RECALLED - answer_cost(runs["associative/ntm_ff"], 6),
+        ),
+    ),
+)
+
+_USES_CONTEXT = Control(
+    statement="The LSTM costs less than the best predictor that ignores the context",
+    difference=lambda runs: (
+        runs["ngrams/lstm"].metric("context_free_bits_per_sequence")
+        - runs["ngrams/lstm"].metric("bits_per_sequence")
+    ),
+)
+
+
+def _between(kind: str) -> Claim:
+    return _less(
+        f"ngram_between_{kind}",
+        f"Cost after the last update, on the same validation sequences: LSTM minus {LABELS[kind]}",
+        "bits per sequence",
+        "ngrams/lstm",
+        f"ngrams/{kind}",
+        _metric("bits_per_sequence"),
+        _USES_CONTEXT,
+        "ngram_between",
+    )
+
+
+_NGRAMS = (
+    _between("ntm_lstm"),
+    _between("ntm_ff"),
+    Claim(
+        id="ngram_between_not_optimal",
+        fact="ngram_between",
+        kind="order",
+        measure="Cost above that of the optimal estimator on the same validation sequences, of the better NTM",
+        unit="bits per sequence",
+        experiments=("ngrams/ntm_lstm", "ngrams/ntm_ff", "ngrams/lstm"),
+        difference=lambda runs: min(
+            runs[f"ngrams/{kind}"].metric("bits_above_optimal") for kind in ("ntm_lstm", "ntm_ff")
+        ),
+        control=_USES_CONTEXT,
+    ),
+)
+
+
+def _sorts(kind: str) -> Claim:
+    return _less(
+        f"sort_order_{kind}",
+        f"Cost at the end of the budget: LSTM minus {LABELS[kind]}",
+        "bits per sequence",
+        "priority_sort/lstm",
+        f"priority_sort/{kind}",
+        final_cost,
+        _learns("priority_sort/lstm", "LSTM"),
+        "sort_order",
+    )
+
+
+_SORT = (
+    _sorts("ntm_lstm"),
+    _sorts("ntm_ff"),
+    _less(
+        "sort_order_heads",
+        "Cost at the end of the budget, feed-forward controller: one read and one write head minus eight of each",
+        "bits per sequence",
+        "priority_sort_one_head/ntm_ff",
+        "priority_sort/ntm_ff",
+        final_cost,
+        _learns("priority_sort/ntm_ff", LABELS["ntm_ff"]),
+        "sort_order",
+    ),
+)
+
+_SIZES = (
+    Claim(
+        id="params_independent_of_n",
+        fact="params_independent_of_n",
+        kind="arithmetic",
+        measure="Parameter count of the model of every row of tables 1 and 2 with 128 and with 256 memory locations",
+        holds=lambda paper: all(
+            parameters(kind)(row) == parameters(kind)({**row, "memory": row["memory"].replace("128", "256")})
+            for table, kind in (("table1_ntm_ff", "ntm_ff"), ("table2_ntm_lstm", "ntm_lstm"))
+            for row in paper.table(table).rows
+        ),
+    ),
+)
+
+
+CLAIMS = (*_COPY, *_REPEAT, *_ASSOCIATIVE, *_NGRAMS, *_SORT, *_SIZES)

@@ -1,0 +1,42 @@
+"""What the deviations of the Neural Turing Machine's chapter change, where it is measured."""
+
+from __future__ import annotations
+
+from attn.evaluation.curves import solved_at
+from attn.experiments.ntm.tables import bits_after
+from attn.reproduction.experiment import Effect
+from attn.reproduction.records import Record
+
+SOLVED = 0.1  # bits per sequence
+
+
+def _sequences_to_solve(record: Record) -> float | None:
+    return solved_at(record.history, SOLVED)
+
+
+def _to_solve(deviation: str, task: str, variant: str, otherwise: str) -> Effect:
+    return Effect(
+        deviation=deviation,
+        measure=f"sequences of {task.replace('_', ' ')} until below {SOLVED:g} bits, NTM with LSTM controller",
+        unit="sequences",
+        ours=f"{task}/ntm_lstm",
+        undone=f"{variant}/ntm_lstm",
+        otherwise=otherwise,
+        value=_sequences_to_solve,
+    )
+
+
+EFFECTS = (
+    _to_solve("batch", "copy", "copy_batch1", "with one sequence an update"),
+    _to_solve("batch", "associative", "associative_batch1", "with one sequence an update"),
+    _to_solve("one_length", "copy", "copy_mixed_lengths", "with a length for each sequence"),
+    Effect(
+        deviation="rmsprop_form",
+        measure="cost of copy after 100,000 sequences, NTM with LSTM controller",
+        unit="bits per sequence",
+        ours="copy/ntm_lstm",
+        undone="copy_torch_rmsprop/ntm_lstm",
+        otherwise="with torch's form at the same learning rate",
+        value=lambda record: bits_after({"k": 100}, record),
+    ),
+)

@@ -1,0 +1,224 @@
+"""The hand-written backward pass against autograd over the plain loop: outputs, final states and all gradients."""
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+
+from attn.ntm import NTM, NTMState
+from attn.ntm_scan import Location, rows, scan_forward
+from tests.ntm.test_ntm import MACHINES, machines, random, small_ntm, used_state
+
+N_STEPS = 5
+
+
+def parts_of(state):
+    """The tensors of a state by name."""
+    named = {f"controller {index}": value for index, value in enumerate(state.controller)}
+    return named | {name: getattr(state, name) for name in NTMState._fields[1:]}
+
+
+def run(model, inputs, state, fused):
+    """Logits and final state by name."""
+    model.fused = fused
+    logits, last = model(inputs, state)
+    return {"logits": logits} | parts_of(last)
+
+
+def gradients(outputs, leaves):
+    """Of a loss that takes every number of every output, each in a direction of its own."""
+    loss = sum(
+        (value * random(*value.shape, seed=30 + i).to(value)).sum()
+        for i, value in enumerate(outputs.values())
+    )
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return dict(zip(leaves, found, strict=True))
+
+
+def assert_same_gradients(found, expected, **tolerance):
+    for name, gradient in expected.items():
+        if gradient is None:
+            assert found[name] is None or not found[name].any(), f"{name} has a gradient"
+        else:
+            assert found[name] is not None, f"{name} has no gradient"
+            torch.testing.assert_close(found[name], gradient, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@machines
+@pytest.mark.parametrize("passed", [False, True], ids=["own start", "passed state"])
+@pytest.mark.parametrize("used", ["logits", "state", "both"])
+@pytest.mark.parametrize("n_steps", [1, N_STEPS])
+def test_outputs_and_gradients_equal_those_of_the_plain_loop(changes, passed, used, n_steps):
+    model, inputs = small_ntm(**changes), random(3, n_steps, 4).requires_grad_()
+    leaves = {"inputs": inputs} | dict(model.named_parameters())
+    state = None
+    if passed:
+        state = used_state(model, 3)
+        leaves |= {f"start {name}": value.requires_grad_() for name, value in parts_of(state).items()}
+    found, expected = (run(model, inputs, state, fused) for fused in (True, False))
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-11, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    found, expected = (
+        gradients(
+            {n: v for n, v in outputs.items() if used == "both" or (n == "logits") == (used == "logits")},
+            leaves,
+        )
+        for outputs in (found, expected)
+    )
+    assert_same_gradients(found, expected, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("part", ["reads", "weights", "memory", "controller 0", "controller 3"])
+def test_a_loss_of_one_part_of_the_final_state(part):
+    model, inputs = small_ntm(**MACHINES["all"]), random(2, N_STEPS, 4)
+    leaves = dict(model.named_parameters())
+    found, expected = (
+        gradients({part: run(model, inputs, None, fused)[part]}, leaves) for fused in (True, False)
+    )
+    assert_same_gradients(found, expected, rtol=1e-8, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["lstm", "all", "feed-forward, heads"])
+def test_gradcheck_from_a_passed_state(name):
+    model = small_ntm(**MACHINES[name], controller_size=2, n_slots=5, slot_dim=2)
+    state = used_state(model, 2)
+    names = list(parts_of(state))
+
+    def run_from(inputs, *parts):
+        named = dict(zip(names, parts, strict=True))
+        controller = tuple(value for name, value in named.items() if name.startswith("controller"))
+        logits, last = model(inputs, NTMState(controller, named["reads"], named["weights"], named["memory"]))
+        return logits, *parts_of(last).values()
+
+    parts = [value.requires_grad_() for value in parts_of(state).values()]
+    assert gradcheck(run_from, (random(2, 3, 4).requires_grad_(), *parts))
+
+
+def test_one_slot_one_value_one_sequence():
+    """Sizes of 1, where a transposed copy could turn out to be the tensor itself."""
+    model = small_ntm(n_slots=1, slot_dim=1, shift_range=0, controller_size=1)
+    inputs, state = random(1, 3, 4), used_state(model, 1)
+    kept = [value.clone() for value in parts_of(state).values()]
+    leaves = dict(model.named_parameters())
+    found, expected = (gradients(run(model, inputs, state, fused), leaves) for fused in (True, False))
+    assert_same_gradients(found, expected, rtol=1e-8, atol=1e-11)
+    assert all(torch.equal(a, b) for a, b in zip(kept, parts_of(state).values(), strict=True))
+
+
+def test_saturated_heads_have_the_gradients_of_the_plain_loop():
+    """Weights at the floor under the logarithm, softplus in its linear part, gates of 0 and 1."""
+    model, inputs = small_ntm(n_read_heads=2, n_slots=12), 4 * random(3, 8, 4)
+    with torch.no_grad():
+        model.heads.linear.weight.mul_(30)
+    leaves = dict(model.named_parameters())
+    found, expected = (gradients(run(model, inputs, None, fused), leaves) for fused in (True, False))
+    assert_same_gradients(found, expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("changes", [{}, {"controller_layers": 2, "n_read_heads": 2, "n_write_heads": 2}])
+def test_float32_over_a_long_sequence(changes):
+    torch.manual_seed(0)
+    model = NTM(n_inputs=4, n_outputs=3, controller_size=20, n_slots=16, slot_dim=6, **changes)
+    inputs, leaves = random(2, 200, 4, dtype=torch.float32), dict(model.named_parameters())
+    found, expected = (run(model, inputs, None, fused) for fused in (True, False))
+    torch.testing.assert_close(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
+    found, expected = (gradients({"logits": outputs["logits"]}, leaves) for outputs in (found, expected))
+    for name, gradient in expected.items():
+        assert (found[name] - gradient).norm() < 1e-3 * gradient.norm(), name
+
+
+@machines
+def test_without_gradients_the_numbers_are_the_same_and_nothing_is_kept(changes):
+    model, inputs = small_ntm(**changes), random(2, N_STEPS, 4)
+    with torch.no_grad():
+        found = run(model, inputs, None, True)
+    for name, value in run(model, inputs, None, True).items():
+        assert torch.equal(found[name], value), name
+        assert found[name].grad_fn is None and (value.grad_fn is not None), name
+
+
+def test_the_tape_has_one_place_where_nothing_is_kept(monkeypatch):
+    tapes = []
+
+    def spying(*arguments, **options):
+        outputs, controller, tape = scan_forward(*arguments, **options)
+        tapes.append(tape)
+        return outputs, controller, tape
+
+    monkeypatch.setattr("attn.ntm_scan.scan_forward", spying)
+    model, inputs = small_ntm(), random(2, N_STEPS, 4)
+    with torch.no_grad():
+        model(inputs)
+    model(inputs)
+    one, every = (tape.memory.untyped_storage().nbytes() for tape in tapes)
+    assert every == (N_STEPS + 1) * one
+
+
+def test_frozen_weights_get_no_gradient_and_the_inputs_still_do():
+    model, inputs = small_ntm(), random(2, N_STEPS, 4).requires_grad_()
+    (expected,) = torch.autograd.grad(model(inputs)[0].sum(), inputs)
+    model.requires_grad_(False)
+    model(inputs)[0].sum().backward()
+    torch.testing.assert_close(inputs.grad, expected, rtol=1e-11, atol=1e-13)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_graph_can_be_kept_and_used_twice():
+    model = small_ntm(**MACHINES["all"])
+    outputs, leaves = run(model, random(2, N_STEPS, 4), None, True), dict(model.named_parameters())
+    loss = sum(value.sum() for value in outputs.values())
+    first = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True)
+    second = torch.autograd.grad(loss, list(leaves.values()))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_changing_the_outputs_in_place_does_not_change_the_gradients():
+    model, inputs = small_ntm(), random(2, N_STEPS, 4)
+    leaves = list(model.parameters())
+    expected = torch.autograd.grad(model(inputs)[0].sum(), leaves)
+    logits, state = model(inputs)
+    with torch.no_grad():
+        for value in parts_of(state).values():
+            value.fill_(7.0)
+    found = torch.autograd.grad(logits.sum(), leaves)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_changing_a_weight_before_the_backward_pass_is_an_error():
+    model = small_ntm()
+    loss = model(random(2, N_STEPS, 4))[0].sum()
+    with torch.no_grad():
+        model.heads.linear.weight.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_second_derivatives_are_refused_and_the_plain_loop_has_them():
+    model, inputs = small_ntm(), random(1, 2, 4).requires_grad_()
+    (gradient,) = torch.autograd.grad(model(inputs)[0].square().sum(), inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.square().sum().backward()
+    model.fused = False
+    (gradient,) = torch.autograd.grad(model(inputs)[0].square().sum(), inputs, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), inputs)
+    assert bool(second.any())
+
+
+def test_fusing_changes_neither_the_parameters_nor_the_random_draws():
+    draws = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        model = NTM(n_inputs=3, n_outputs=2, fused=fused)
+        draws.append((model.state_dict(), torch.rand(3)))
+    (one, after_one), (other, after_other) = draws
+    assert list(one) == list(other) and torch.equal(after_one, after_other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_rows_are_views_under_the_names_of_the_sequence():
+    sequence = Location(shifted=random(3, 2), log=random(3, 4, seed=1))
+    steps = rows(sequence)
+    assert len(steps) == 3 and torch.equal(steps[1].log, sequence.log[1])
+    steps[2].shifted.zero_()
+    assert not sequence.shifted[2].any()

@@ -1,0 +1,59 @@
+"""What a deviation changes is said from records, never typed in."""
+
+from pathlib import Path
+
+import pytest
+
+from attn.reproduction.effects import effect_text
+from attn.reproduction.experiment import Effect
+from attn.reproduction.records import Record
+from tests.reproduction.toy import record_data
+
+EFFECT = Effect(
+    deviation="size", measure="error of the fit", unit="metres", ours="fit/line", undone="fit_all/line",
+    otherwise="with all points", value=lambda record: record.data["metrics"].get("error", {}).get("value"),
+)  # fmt: skip
+
+
+def runs(experiment, values, profile="cpu"):
+    made = []
+    for seed, value in enumerate(values):
+        metrics = {"error": value} if value is not None else {"other": 0.0}
+        data = record_data("toy2000", experiment, seed, metrics, profile=profile)
+        made.append(Record(Path(f"seed{seed}.json"), data))
+    return made
+
+
+def said(*records):
+    found = [record for group in records for record in group]
+
+    def of(experiment, profile):
+        return [r for r in found if (r.data["experiment"], r.data["profile"]) == (experiment, profile)]
+
+    return effect_text(EFFECT, of)
+
+
+def test_both_sides_stand_with_median_and_range():
+    text = said(runs("fit/line", [0.5, 0.25, 4.0]), runs("fit_all/line", [0.125]))
+    assert text == (
+        "error of the fit: 0.5 metres (3 seeds, 0.25 to 4) here, 0.125 metres (1 seed) with all points (cpu)"
+    )
+
+
+def test_seeds_that_did_not_come_so_far_are_counted():
+    text = said(runs("fit/line", [None, 120000.0, 80000.0]), runs("fit_all/line", [None, None]))
+    assert "100,000 metres (3 seeds, 80,000 to 120,000, not reached by 1) here" in text
+    assert "reached by none of 2 seeds with all points" in text
+
+
+def test_the_largest_profile_with_both_sides_counts():
+    ours, gpu = runs("fit/line", [1.0]), runs("fit/line", [2.0], "gpu")
+    assert "1 metres" in said(ours, gpu, runs("fit_all/line", [3.0]))
+    assert said(ours, gpu, runs("fit_all/line", [3.0]), runs("fit_all/line", [4.0], "gpu")) == (
+        "error of the fit: 2 metres (1 seed) here, 4 metres (1 seed) with all points (gpu)"
+    )
+
+
+@pytest.mark.parametrize("only", ["fit/line", "fit_all/line"])
+def test_one_side_alone_says_nothing(only):
+    assert said(runs(only, [1.0])) is None
