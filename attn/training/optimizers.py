@@ -165,13 +165,19 @@ def scale_gradients(grads: list[Tensor], factor: float | Tensor) -> None:
 
 
 def clip_gradients(grads: list[Tensor], config: TrainingConfig) -> Tensor:
-    """Clip gradients in place as the config says and return their total norm from before (0-dimensional)."""
+    """Clip gradients in place as the config says and return their total norm from before (0-dimensional).
+
+    Clipping components copes with any size: where the norm from before overflows, that of the clipped gradient is
+    returned. It is not a number only if a component is.
+    """
     norms = torch._foreach_norm(grads)
     total = torch.linalg.vector_norm(torch.stack(norms))
     if config.grad_clip_value is not None:
         torch._foreach_clamp_max_(grads, config.grad_clip_value)
         torch._foreach_clamp_min_(grads, -config.grad_clip_value)
-    elif config.grad_clip_norm is not None:
+        clipped = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        return torch.where(total.isfinite(), total, clipped)
+    if config.grad_clip_norm is not None:
         bounds = torch.stack(norms) if config.grad_clip_per_parameter else total
         factors = (config.grad_clip_norm / bounds).clamp(max=1.0)
         torch._foreach_mul_(grads, list(factors) if config.grad_clip_per_parameter else factors)

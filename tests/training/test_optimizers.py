@@ -183,6 +183,18 @@ def test_clipping_by_value():
     assert [g.flatten().tolist() for g in found] == [[3.0, -3.5], [0.0, 3.5]]
 
 
+@pytest.mark.parametrize(("huge", "finite"), [(1e30, True), (float("inf"), True), (float("nan"), False)])
+def test_clipping_components_copes_with_any_size_but_not_with_nan(huge, finite):
+    """1e30 squared is beyond float32, so that the norm from before clipping overflows."""
+    found = [torch.tensor([huge, -3.0]), torch.tensor([4.0])]
+    norm = clip_gradients(found, config(grad_clip_value=10.0))
+    if finite:
+        assert norm.item() == pytest.approx(sqrt(100 + 9 + 16))
+        assert [gradient.tolist() for gradient in found] == [[10.0, -3.0], [4.0]]
+    else:
+        assert norm.isnan()
+
+
 def test_clipping_by_total_norm_agrees_with_torch():
     weights = [nn.Parameter(torch.zeros_like(g)) for g in grads()]
     for weight, g in zip(weights, grads(), strict=True):
