@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from attn.evaluation.curves import solved_at
-from attn.experiments.ntm.tables import bits_after
+from attn.experiments.ntm.tables import SOLVED, bits_after
 from attn.reproduction.experiment import Effect
 from attn.reproduction.records import Record
-
-SOLVED = 0.1  # bits per sequence
 
 
 def _sequences_to_solve(record: Record) -> float | None:
