@@ -385,7 +385,8 @@ class NTM(nn.Module):
         n_write_heads: W.
         shift_range: largest shift; the paper's example is 1.
         fused: run the loop over time in one function with a backward pass written by hand (`attn.ntm_scan`):
-            several times faster, but without second derivatives. False runs `step` after `step`, as `trace` does.
+            training takes about half the time, but there are no second derivatives. False runs `step` after
+            `step`, as `trace` does.
 
     Raises:
         ValueError: for a size below 1, an unknown controller, or shifts that exceed the memory.

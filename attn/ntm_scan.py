@@ -1,9 +1,10 @@
 """The Neural Turing Machine's loop over time with its backward pass written by hand.
 
 `attn.ntm` defines the machine: `NTM.step` says what happens in one time step, and autograd could differentiate a
-loop over it. This file computes the same numbers and the same gradients several times faster:
+loop over it. This file computes the same numbers and gradients, to rounding, in about half the time:
 
-- One `torch.autograd.Function` spans the whole sequence, so nothing is recorded and no small tensor is allocated.
+- One `torch.autograd.Function` spans the whole sequence, so no operation is recorded, and what the
+  steps fill is allocated once.
 - The memory lies transposed, [B, D, N]: sums over a slot's D values and products with a weighting then run along
   the N slots, which lie side by side.
 - Whatever does not depend on later time steps leaves the loop: the derivatives of all non-linearities are computed
@@ -89,7 +90,7 @@ def full_precision(device: str) -> AbstractContextManager:
 
 
 class LSTMLayer(NamedTuple):
-    """One layer's part of the tape, and the views of it that its forward pass writes."""
+    """One layer's part of the tape."""
 
     seen: Tensor  # [T + 1, B, R * D (+ C) + C]: reads, from the second layer on the layer below, own hidden state
     gates: Tensor  # [T, B, 4C], after their non-linearities: input, forget, output, candidate
@@ -118,10 +119,10 @@ class LSTMSlopes(NamedTuple):
     """Derivatives at every step of one layer, and room for the gradient of its gates."""
 
     hidden: Tensor  # [T, B, C], of the hidden state with respect to the new cell
-    gates: Tensor  # [T, B, 4, C], of the new cell with respect to the gates before their non-linearities
+    gates: Tensor  # [T, B, 4, C], of the new cell with respect to the gates before their non-linearities; but `out`
     out: Tensor  # [T, B, C], of the hidden state with respect to the output gate before its non-linearity
     keep: Tensor  # [T, B, C], of the new cell with respect to the old one
-    grad_gates: Tensor  # [T, B, 4C]
+    grad_gates: Tensor  # [T, B, 4C], of the gates before their non-linearities; the next two are views of it
     grad_gates_apart: Tensor  # [T, B, 4, C]
     grad_out: Tensor  # [T, B, C]
 

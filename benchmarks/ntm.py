@@ -5,6 +5,7 @@ controller of 100 units, memory of 128 x 20, one head of each kind) on sequences
 """
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -63,8 +64,11 @@ def copy_row(batch_size: int) -> Row:
         task = CopyTask(min_length=LENGTH, max_length=LENGTH)
         episodes = task.sample(batch_size, generator_for(0, "benchmark")).to(device)
         model = NTM(n_inputs=task.n_inputs, n_outputs=task.n_outputs).to(device)
+        plain = deepcopy(model)
+        plain.fused = False
         models = {
             "attn.ntm": model,
+            "attn.ntm, loop left to autograd": plain,
             "per step": _LogitsFirst(PerStepNTM(model)),
             "per step, loops over the batch": _LogitsFirst(PerStepNTM(model, loop_over_batch=True)),
         }

@@ -11,6 +11,7 @@ from attn.data.episodic import (
     Episodes,
     check_bits,
     check_count,
+    check_indices,
     check_range,
     draw_bits,
     draw_size,
@@ -76,14 +77,15 @@ class AssociativeRecallTask:
         Returns:
             Episodes on the CPU.
         """
-        check_count("batch_size", batch_size)
         if not same_length:
+            check_count("batch_size", batch_size)
             return padded([self.sample(1, generator) for _ in range(batch_size)])
         items = draw_size(self.min_items, self.max_items, generator)
         return self.draw(batch_size, generator, items)
 
     def draw(self, batch_size: int, generator: torch.Generator, items: int) -> Episodes:
         """Episodes of this many items, which may lie outside the training range; any but the last is queried."""
+        check_count("batch_size", batch_size)
         check_count("items", items, least=2)
         bits = draw_bits(batch_size, items, self.item_length, self.n_bits, generator=generator)
         return self.episodes(bits, torch.randint(0, items - 1, (batch_size,), generator=generator))
@@ -107,10 +109,7 @@ class AssociativeRecallTask:
             raise ValueError(
                 f"bits must hold at least 2 items, of which one has another after it; got {items}"
             )
-        if queried.shape != (batch,) or not bool(((queried >= 0) & (queried <= items - 2)).all()):
-            raise ValueError(
-                f"queried must hold {batch} whole numbers from 0 to {items - 2}; got {queried.tolist()}"
-            )
+        queried = check_indices("queried", queried, batch, 0, items - 2)
         query = items * (length + 1)  # first step of the query
         inputs = bits.new_zeros(batch, query + 2 * length + 2, self.n_inputs)
         shown = inputs[:, :query].view(batch, items, length + 1, self.n_inputs)

@@ -22,7 +22,7 @@ class Episodes(NamedTuple):
     inputs: Tensor  # [B, T, n_inputs]
     targets: Tensor  # [B, T, n_outputs], 0 or 1
     scored: Tensor  # [B, T], True where the answer is due and counts
-    lengths: Tensor  # [B], number of vectors to remember
+    lengths: Tensor  # [B], length of what is shown, in the task's unit: vectors, items or bits
 
     def to(self, device: torch.device | str) -> Episodes:
         """The same episodes on `device`."""
@@ -73,6 +73,20 @@ def check_bits(bits: Tensor, *shape: int | str) -> Tensor:
     if foreign.numel():
         raise ValueError(f"bits must hold only 0 and 1; got {foreign[0].item()!r}")
     return bits if bits.is_floating_point() else bits.float()
+
+
+def check_indices(name: str, values: Tensor, count: int, low: int, high: int) -> Tensor:
+    """The values as int64, checked.
+
+    Raises:
+        ValueError: unless there are `count` whole numbers from `low` to `high`.
+    """
+    whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
+    if not whole or values.shape != (count,) or not bool(((values >= low) & (values <= high)).all()):
+        raise ValueError(
+            f"{name} must hold {count} whole numbers from {low} to {high}; got {values.tolist()}"
+        )
+    return values.long()  # torch reads uint8 indices as a mask
 
 
 def draw_bits(*shape: int, generator: torch.Generator) -> Tensor:
@@ -152,13 +166,14 @@ class CopyTask:
         Returns:
             Episodes on the CPU.
         """
-        check_count("batch_size", batch_size)
         if not same_length:
+            check_count("batch_size", batch_size)
             return padded([self.sample(1, generator) for _ in range(batch_size)])
         return self.draw(batch_size, generator, draw_size(self.min_length, self.max_length, generator))
 
     def draw(self, batch_size: int, generator: torch.Generator, length: int) -> Episodes:
         """Episodes of this length, which may lie outside the training range."""
+        check_count("batch_size", batch_size)
         check_count("length", length)
         bits = draw_bits(batch_size, length, self.n_bits, generator=generator)
         return self.episodes(bits, torch.full((batch_size,), length))
@@ -178,10 +193,7 @@ class CopyTask:
         """
         bits = check_bits(bits, "batch", "length", self.n_bits)
         batch, longest, n_bits = bits.shape
-        if lengths.shape != (batch,) or not bool(((lengths >= 1) & (lengths <= longest)).all()):
-            raise ValueError(
-                f"lengths must hold {batch} whole numbers from 1 to {longest}; got {lengths.tolist()}"
-            )
+        lengths = check_indices("lengths", lengths, batch, 1, longest)
         n_steps = 2 * longest + 2
         step = torch.arange(n_steps)  # [T]
         length = lengths.view(-1, 1)  # [B, 1]

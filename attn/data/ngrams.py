@@ -116,7 +116,7 @@ class NGramTask:
         """
         bits = check_bits(bits, "batch", self.length).double()
         reach = self.order - 1
-        places = 2.0 ** torch.arange(reach, dtype=torch.float64).flip(0)
+        places = 2.0 ** torch.arange(reach, dtype=torch.float64)
         contexts = (
             bits.unfold(1, reach, 1)[:, :-1] @ places if reach else bits * 0
         ).long()  # [B, length - reach]

@@ -5,8 +5,11 @@ malformed. It touches neither network nor data files.
 """
 
 import functools
+import hashlib
+import io
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -51,12 +54,14 @@ class CorpusFile:
         forms: ways in which it may be stored, first the one that `$ATTN_DATA` holds.
         member: name in the archive, or a pattern with `*` for several members; None if not an archive.
         encoding: for reading it as text.
+        columns: languages of the tab-separated columns of a text of pairs, as ("en", "de"); else empty.
     """
 
     id: str
     forms: tuple[StoredFile, ...]
     member: str | None = None
     encoding: str = "utf-8"
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,21 +72,29 @@ class Split:
         name: as "train".
         files: ids of the files it is made of.
         start, stop: range in bytes (int) or as share of the bytes (float); None for whole files.
+        by_first_column: the range (float) is of `place_of` the first column of each line.
     """
 
     name: str
     files: tuple[str, ...]
     start: int | float | None = None
     stop: int | float | None = None
+    by_first_column: bool = False
 
     def cut(self, text: bytes) -> bytes:
         """The part of `text` that belongs to this split."""
         if self.start is None or self.stop is None:
             return text
+        if self.by_first_column:
+            return b"".join(line for line in io.BytesIO(text) if self._holds(line))
         if isinstance(self.stop, float):
             # Neighbouring splits round the same product, so they neither overlap nor leave a gap.
             return text[round(len(text) * self.start) : round(len(text) * self.stop)]
         return text[self.start : self.stop]
+
+    def _holds(self, line: bytes) -> bool:
+        first = line.partition(b"\t")[0].decode("utf-8", "replace")
+        return self.start <= place_of(first) < self.stop
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,16 @@ class Corpus:
         """
         splits = {split.name: split for split in self.splits}
         return _pick(name, splits, UnknownSplit, f"corpus {self.id!r} has no split")
+
+
+def place_of(sentence: str) -> float:
+    """A number in [0, 1) drawn by hash from a sentence's words, for splits that keep equal sentences together.
+
+    Case, punctuation, spacing and compatible forms of a character do not count: "Go!" and "go." get one number.
+    """
+    words = re.findall(r"\w+", unicodedata.normalize("NFKC", sentence).casefold())
+    digest = hashlib.sha256(" ".join(words).encode("utf-8", "replace")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def _pick(key: str, table: Mapping[str, Any], error: type[DataError], complaint: str) -> Any:
@@ -169,7 +192,7 @@ def parse(table: Mapping[str, Any]) -> dict[str, Corpus]:
 _CORPUS_KEYS = {"title", "about", "licence", "home"}
 _CORPUS_OPTIONAL = {"stand_in_for", "splits_note", "note", "built_in", "files", "splits"}
 _FILE_KEYS = {"path", "size", "sha256", "urls"}
-_FILE_OPTIONAL = {"id", "texts", "member", "md5", "encoding", "unpacked"}
+_FILE_OPTIONAL = {"id", "texts", "member", "md5", "encoding", "unpacked", "columns"}
 
 
 def _check_keys(where: str, entry: Mapping[str, Any], required: set[str], optional: set[str]) -> None:
@@ -204,8 +227,10 @@ def _files(where: str, entry: Mapping[str, Any]) -> list[CorpusFile]:
         _check_keys(f"{where}, unpacked:", entry["unpacked"], _FILE_KEYS - {"path"}, {"md5"})
         forms.append(_stored(where, str(PurePosixPath(entry["path"]).with_suffix("")), entry["unpacked"]))
     texts = entry.get("texts") or {entry["id"]: entry.get("member")}
-    encoding = entry.get("encoding", "utf-8")
-    return [CorpusFile(file_id, tuple(forms), member, encoding) for file_id, member in texts.items()]
+    encoding, columns = entry.get("encoding", "utf-8"), tuple(entry.get("columns", ()))
+    if columns and (len(set(columns)) < 2 or not all(isinstance(name, str) and name for name in columns)):
+        raise RegistryError(f"{where}: columns {list(columns)} have to name at least two different languages")
+    return [CorpusFile(file_id, tuple(forms), member, encoding, columns) for file_id, member in texts.items()]
 
 
 def _stored(where: str, path: str, entry: Mapping[str, Any]) -> StoredFile:
@@ -227,14 +252,17 @@ def _stored(where: str, path: str, entry: Mapping[str, Any]) -> StoredFile:
 
 def _split(where: str, name: str, entry: Mapping[str, Any], ids: set[str]) -> Split:
     where = f"{where}, split {name!r}"
-    _check_keys(where, entry, {"files"}, {"bytes", "share"})
+    ranges = {"bytes", "share", "first_column_share"}
+    _check_keys(where, entry, {"files"}, ranges)
+    if len(ranges & set(entry)) > 1:
+        raise RegistryError(f"{where} has several ranges; valid is one of {', '.join(sorted(ranges))}")
     unknown = sorted(set(entry["files"]) - ids)
     if unknown:
         raise RegistryError(f"{where} names {', '.join(unknown)}, which are no files of this corpus")
-    bounds = entry.get("bytes", entry.get("share", [None, None]))
+    bounds = next((entry[key] for key in ranges if key in entry), [None, None])
     kind = int if "bytes" in entry else float
     if bounds != [None, None] and not (
         len(bounds) == 2 and all(type(bound) is kind for bound in bounds) and 0 <= bounds[0] < bounds[1]
     ):
         raise RegistryError(f"{where} has range {bounds}, not two ascending numbers of type {kind.__name__}")
-    return Split(name, tuple(entry["files"]), *bounds)
+    return Split(name, tuple(entry["files"]), *bounds, by_first_column="first_column_share" in entry)

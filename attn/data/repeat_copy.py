@@ -80,8 +80,8 @@ class RepeatCopyTask:
         Returns:
             Episodes on the CPU.
         """
-        check_count("batch_size", batch_size)
         if not same_length:
+            check_count("batch_size", batch_size)
             return padded([self.sample(1, generator) for _ in range(batch_size)])
         length = draw_size(self.min_length, self.max_length, generator)
         repeats = draw_size(self.min_repeats, self.max_repeats, generator)
@@ -89,6 +89,7 @@ class RepeatCopyTask:
 
     def draw(self, batch_size: int, generator: torch.Generator, length: int, repeats: int) -> Episodes:
         """Episodes of this length and number of repeats, which may lie outside the training ranges."""
+        check_count("batch_size", batch_size)
         check_count("length", length)
         return self.episodes(draw_bits(batch_size, length, self.n_bits, generator=generator), repeats)
 

@@ -219,10 +219,9 @@ def thousand():
 
 
 def test_the_best_cost_is_that_of_the_facts(thousand):
-    """`ngram_optimal` in attn/reproduction/papers/graves2014ntm.yaml, which has an equal error of its own."""
+    """`ngram_optimal` in attn/reproduction/papers/graves2014ntm.yaml, a mean over 1000 other sequences."""
     costs = thousand[1]
     assert abs(costs.mean() - 132.1) < 4 * costs.std(ddof=1) / 1000**0.5
-    assert costs.std(ddof=1) == pytest.approx(38, rel=0.1)
 
 
 @pytest.mark.parametrize("pseudo", [0.25, 1])
