@@ -23,7 +23,7 @@ SMALLER = """\
 from dataclasses import replace
 
 experiment = CHAPTER.experiment("copy/ntm_lstm")
-config = replace(experiment.configs["ci"], test_lengths=(10,), test_count=16)
+config = replace(experiment.configs["ci"], test_sizes=((10,),), test_count=16)
 page.chapter = replace(CHAPTER, experiments=(replace(experiment, configs={"ci": config}),))
 """
 
@@ -107,5 +107,5 @@ def test_a_gradient_of_the_wrong_sign_fails_it(tmp_path):
     (tmp_path / "site" / "sitecustomize.py").write_text(WRONG_SIGN)
     status, said = nbval(tmp_path / "perturbed", tmp_path / "site")
     assert status == 1, said
-    assert "live check failed: Bits per sequence" in said
+    assert "live check failed: Copy, 1 to 5 vectors" in said
     assert re.search(r"2 failed, [3-9] passed", said), "the live check and its verdict, and no other cell"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 
-from attn.data import download, reading, registry
+from attn.data import reading, registry
+from attn.data.download import checksums
 from attn.data.errors import DataError, UnknownFile
 from attn.data.registry import Corpus, CorpusFile, Split
 
@@ -123,12 +124,8 @@ def load(
         target=tuple(sides[1]),
         title=corpus.title,
         licence=corpus.licence,
-        checksums=_checksums(corpus, used, download),
+        checksums=checksums(corpus, used, download=download),
     )
-
-
-def _checksums(corpus: Corpus, file_ids: Iterable[str], may_download: bool) -> dict[str, str]:
-    return download.checksums(corpus, dict.fromkeys(file_ids), download=may_download)
 
 
 def _language(file_id: str) -> str:

@@ -4,8 +4,9 @@ Hashed is the syntax tree without docstrings: comments, layout, quotes and redun
 Python 3.11 to 3.13 agree. Modules count whole, with all of ours that they import. Modules of `attn.experiments`
 hold figures and claims too, so there only what the builder reaches counts, definition by definition.
 
-Methods named as in `EVALUATION_METHODS`, and what only they reach, have hashes of their own: a change there leaves
-the losses of training as they are, so that a replay of losses cannot speak for it.
+Methods named as in `EVALUATION_METHODS`, and what only they reach (functions, and methods of the same object), have
+hashes of their own: a change there leaves the losses of training as they are, so that a replay of losses cannot speak
+for it.
 """
 
 from __future__ import annotations
@@ -39,18 +40,20 @@ def source_hashes(build: Callable) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def _source_hashes(build: Callable, stamp: tuple[tuple[str, int], ...]) -> dict[str, str]:
-    training = _reach(build, evaluation=False)
-    everything = _reach(build, evaluation=True)
+    everything = _reach(build, without=frozenset())
+    names = _evaluation_names(everything.statements)
+    training = _reach(build, without=names)
     own = f"{build.__module__}:{build.__name__}"
-    hashes = {own: _hash(_training_part(node) for node in training.statements)}
+    hashes = {own: _hash(_training_part(node, names) for node in training.statements)}
     only_evaluated = [node for node in everything.statements if node not in training.statements]
-    methods = [method for node in training.statements for method in _evaluation_methods(node)]
+    methods = [method for node in training.statements for method in _evaluation_methods(node, names)]
     if only_evaluated or methods:
         hashes[own + EVALUATION] = _hash([*methods, *only_evaluated])
     for module in sorted(_closure({*everything.modules, *_ALWAYS})):
         tree = _tree(module)
-        hashes[module] = _hash([_training_part(tree)])
-        if methods := _evaluation_methods(tree):
+        names = _evaluation_names([tree])
+        hashes[module] = _hash([_training_part(tree, names)])
+        if methods := _evaluation_methods(tree, names):
             hashes[module + EVALUATION] = _hash(methods)
     return hashes
 
@@ -97,25 +100,53 @@ def _without_docstring(scope: _Scope) -> list[ast.stmt]:
     return body
 
 
-def _is_evaluation(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef) and node.name in EVALUATION_METHODS
-
-
-def _evaluation_methods(node: ast.AST) -> list[ast.FunctionDef]:
-    """Evaluation methods of every class in `node`."""
+def _methods(node: ast.AST) -> list[ast.FunctionDef]:
+    """Methods of every class in `node`."""
     classes = [item for item in ast.walk(node) if isinstance(item, ast.ClassDef)]
-    return [method for item in classes for method in item.body if _is_evaluation(method)]
+    return [method for item in classes for method in item.body if isinstance(method, ast.FunctionDef)]
+
+
+def _attributes(nodes: Iterable[ast.AST]) -> set[str]:
+    return {item.attr for node in nodes for item in ast.walk(node) if isinstance(item, ast.Attribute)}
+
+
+def _evaluation_names(nodes: list[ast.AST]) -> frozenset[str]:
+    """`EVALUATION_METHODS`, and the methods in `nodes` that these alone use, directly or not."""
+    methods = [method for node in nodes for method in _methods(node)]
+    names = frozenset(EVALUATION_METHODS)
+    while True:
+        used = _attributes(method for method in methods if method.name in names)
+        candidates = {method.name for method in methods if method.name in used} - names
+        # a method that calls its parent's of the same name does not thereby belong to training
+        more = {name for name in candidates if name not in _used_in_training(nodes, names | {name})}
+        if not more:
+            return names
+        names |= more
+
+
+def _used_in_training(nodes: Iterable[ast.AST], without: frozenset[str]) -> set[str]:
+    return _attributes(_training_part(node, without) for node in nodes)
+
+
+def _evaluation_methods(node: ast.AST, names: frozenset[str]) -> list[ast.FunctionDef]:
+    """Evaluation methods of every class in `node`."""
+    return [method for method in _methods(node) if method.name in names]
 
 
 class _Strip(ast.NodeTransformer):
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        node.body = [item for item in node.body if not _is_evaluation(item)]
+        node.body = [
+            item for item in node.body if not (isinstance(item, ast.FunctionDef) and item.name in self.names)
+        ]
         return self.generic_visit(node)
 
 
-def _training_part(node: ast.AST) -> ast.AST:
-    """The node without evaluation methods; the original stays as it is."""
-    return _Strip().visit(copy.deepcopy(node))
+def _training_part(node: ast.AST, names: frozenset[str]) -> ast.AST:
+    """The node without the evaluation methods of these names; the original stays as it is."""
+    return _Strip(names).visit(copy.deepcopy(node))
 
 
 # --- modules ---------------------------------------------------------------------------------------------
@@ -202,8 +233,11 @@ class _Reach:
     modules: set[str]  # that count whole
 
 
-def _reach(build: Callable, *, evaluation: bool) -> _Reach:
-    """What `build` uses: statements of experiments modules, and other modules that these name."""
+def _reach(build: Callable, *, without: frozenset[str]) -> _Reach:
+    """What `build` uses: statements of experiments modules, and other modules that these name.
+
+    What only methods named in `without` use is left out.
+    """
     start = inspect.getmodule(build).__name__
     todo, seen, modules = [(start, build.__name__)], set(), set()
     found: dict[tuple[str, int], ast.stmt] = {}
@@ -225,7 +259,7 @@ def _reach(build: Callable, *, evaluation: bool) -> _Reach:
         for position, statement in enumerate(tree.body):
             if name in _stored(statement):
                 found[module, position] = statement
-                part = statement if evaluation else _training_part(statement)
+                part = _training_part(statement, without)
                 todo += [(module, used) for used in _loaded(part)]
     ordered = [found[place] for place in sorted(found)]
     return _Reach(ordered, modules)

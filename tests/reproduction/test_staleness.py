@@ -1,12 +1,14 @@
 """What makes a record stale and what does not: the toy's source is edited after it has run."""
 
+import ast
+
 import pytest
 import torch
 
-from attn.reproduction import runner
+from attn.reproduction import runner, sources
 from attn.reproduction.experiment import config_dict
 from attn.reproduction.records import load_records
-from attn.reproduction.sources import source_hashes, tree_hash
+from attn.reproduction.sources import EVALUATION_METHODS, source_hashes, tree_hash
 from attn.reproduction.staleness import freshness, revalidate
 
 CHAPTER, MODEL, TOOLS, SCORE = (
@@ -245,6 +247,7 @@ def test_a_note_of_revalidation_belongs_to_one_record(recorded):
     [
         (SCORE, "errors.square().mean()", "errors.abs().mean()", SCORE),
         (CHAPTER, 'Metric(history[-1]["error"]', 'Metric(2 * history[-1]["error"]', CHAPTER),
+        (CHAPTER, "model.weight.detach().numpy()", "2 * model.weight.detach().numpy()", CHAPTER),
         (CHAPTER, "torch.linspace(LOW, HIGH, 5)", "torch.linspace(LOW, HIGH, 7)", CHAPTER),
     ],
 )
@@ -254,6 +257,40 @@ def test_a_replay_cannot_speak_for_evaluation(recorded, module, old, new, named)
     assert found.stale and not found.replayable
     changed = named if named == SCORE else f"{named}:build (evaluation)"
     assert found.why == f"changed since: {changed} (a replay of losses cannot speak for {changed})"
+
+
+METHODS = """
+class Base:
+    def outcome(self):
+        return self.metrics() + self.shared()
+
+    def metrics(self):
+        return self.words()
+
+    def words(self):
+        return ""
+
+    def shared(self):
+        return ""
+
+    def loss(self):
+        return self.shared()
+
+
+class Derived(Base):
+    def metrics(self):
+        return super().metrics() + self.extra
+
+    @property
+    def extra(self):
+        return ""
+"""
+
+
+def test_methods_that_evaluation_alone_uses_belong_to_it():
+    """An overriding method counts with the one it overrides; what training uses as well does not count."""
+    names = sources._evaluation_names([ast.parse(METHODS)])
+    assert names - set(EVALUATION_METHODS) == {"metrics", "words", "extra"}
 
 
 def test_a_fresh_record_is_not_replayed(recorded):

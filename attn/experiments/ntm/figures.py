@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from attn.data.episodic import Episodes
 from attn.evaluation.curves import solved_at
-from attn.experiments.ntm.runs import LABELS, PAPER
-from attn.experiments.ntm.tables import answer_cost
+from attn.experiments.ntm.runs import LABELS
+from attn.experiments.ntm.tables import answer_cost, solved_below
 from attn.experiments.ntm.workloads import MODELS
-from attn.reproduction.facts import FactTable, load_papers
+from attn.reproduction.facts import FactTable
 from attn.reproduction.figures import (
     COLOURS,
     SIGNED_MAP,
@@ -29,7 +29,6 @@ from attn.reproduction.records import Record
 
 Records = Mapping[str, Sequence[Record]]  # by kind of model
 
-SOLVED = 0.1  # bits per sequence
 _FLOOR = 1e-3  # bits; costs below it are drawn at it, because the axis is logarithmic
 _NAMES = {"ntm_lstm": "NTM,\nLSTM", "ntm_ff": "NTM,\nfeed-forward", "lstm": "LSTM"}  # beside images
 _OTHER = "#000000"  # the second setting of one model, beside its own colour
@@ -80,22 +79,17 @@ class CurveStyle:
 
     Attributes:
         scale: of the cost axis, log where the solved and the unsolved differ by orders of magnitude.
-        solved: bits per sequence below which a seed solves the task; None where the cost cannot go near 0.
         reading: what must be known of the marks read off the paper's plot.
     """
 
     scale: str = "linear"
-    solved: float | None = None
     reading: str = "read off the paper's plot"
 
 
-_REPEAT_SOLVED = load_papers()[PAPER].margins["repeat_copy_solved"]["value"]
 CURVES = {
-    "copy": CurveStyle(scale="log", solved=SOLVED, reading="read off the paper's plot (about ±0.3)"),
-    "repeat_copy": CurveStyle(
-        scale="log", solved=_REPEAT_SOLVED, reading="read off the paper's plot (5 means near 0)"
-    ),
-    "associative": CurveStyle(solved=SOLVED),
+    "copy": CurveStyle(scale="log", reading="read off the paper's plot (about ±0.3)"),
+    "repeat_copy": CurveStyle(scale="log", reading="read off the paper's plot (5 means near 0)"),
+    "associative": CurveStyle(),
     "ngrams": CurveStyle(),
     "priority_sort": CurveStyle(),
 }
@@ -109,12 +103,12 @@ def curves(task: str, records: Records, printed: FactTable) -> Figure:
         records: runs of each model on the task.
         printed: what was read off the paper's plot, `k` in thousand sequences.
     """
-    records, style = _there(records), CURVES[task]
+    records = _there(records)
     drawing, axes = figure(height=3.7)
     if not records:
         return nothing_yet(drawing)
-    _draw_curves(axes, records, LABELS, style)
-    _paper_marks(axes, printed, records, style.reading, until=_last_seen(records))
+    _draw_curves(axes, task, records, LABELS)
+    _paper_marks(axes, printed, records, CURVES[task].reading, until=_last_seen(records))
     if task == "ngrams":
         _reference_levels(axes, records)
     _updates_above(axes, records)
@@ -130,26 +124,24 @@ def batch_1(task: str, one: Sequence[Record], many: Sequence[Record]) -> Figure:
         one: runs with one sequence an update.
         many: runs with several.
     """
-    records, style = _there({"one": one, "many": many}), CURVES[task]
+    records = _there({"one": one, "many": many})
     drawing, panels = figure(1, 2, height=2.9, sharey=True)
     if not records:
         return nothing_yet(drawing)
     labels = {kind: _setting(rows[0]) for kind, rows in records.items()}
     for panel, unit in zip(panels, ("seen", "step"), strict=True):
-        _draw_curves(panel, records, labels, style, unit=unit)
+        _draw_curves(panel, task, records, labels, unit=unit)
         panel.get_legend().remove()
     panels[0].set_xlim(0, _last_seen({"one": one} if one else records))
     panels[1].set(xscale="log", ylabel="")
+    panels[1].xaxis.set_major_formatter(_plain)
     legend_below(drawing, panels[0], n_columns=1)
     return drawing
 
 
-def solved_line(records: Records, threshold: float = SOLVED) -> dict[str, tuple[int, int]]:
-    """Seeds that solve the task (running median below `threshold`, bits) and seeds in all, per model."""
-    return {
-        kind: (sum(solved_at(record.history, threshold) is not None for record in rows), len(rows))
-        for kind, rows in _there(records).items()
-    }
+def _plain(value: float, place: int) -> str:
+    """0.00001 as that, for ticks of logarithmic axes."""
+    return np.format_float_positional(value, trim="-")
 
 
 def _there(records: Records) -> dict[str, Sequence[Record]]:
@@ -162,21 +154,29 @@ _UNITS = {"seen": "thousand sequences seen", "step": "thousand updates"}
 
 
 def _draw_curves(
-    axes: Axes, records: Records, labels: Mapping[str, str], style: CurveStyle, *, unit: str = "seen"
+    axes: Axes, task: str, records: Records, labels: Mapping[str, str], *, unit: str = "seen"
 ) -> None:
-    counts = solved_line(records, style.solved) if style.solved else {}
+    scale, solved = CURVES[task].scale, solved_below(task)
     first = 1 if unit == "step" else 0  # updates are on a logarithmic axis, which has no 0
     points = {
-        kind: [_curve(record, unit, style.scale)[first:] for record in rows] for kind, rows in records.items()
+        kind: [_curve(record, unit, scale)[first:] for record in rows] for kind, rows in records.items()
     }
     learning_curves(
         axes, points, labels, xlabel=_UNITS[unit], ylabel="bits per sequence", colours=_COLOURS,
-        threshold=style.solved if style.scale == "log" else None,
-        notes={kind: f"{solved} of {total} solve it" for kind, (solved, total) in counts.items()},
+        notes={kind: _share_solved(rows, solved) for kind, rows in records.items()} if solved else None,
     )  # fmt: skip
-    axes.set_yscale(style.scale)
-    if style.scale == "linear":
+    if scale == "linear":
         axes.set_ylim(bottom=0)
+        return
+    label = f"solved below {solved:g}"
+    axes.axhline(solved, color=COLOURS["paper"], linestyle="--", linewidth=1, label=label)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(_plain)
+
+
+def _share_solved(rows: Sequence[Record], level: float) -> str:
+    solved = sum(solved_at(record.history, level) is not None for record in rows)
+    return f"{solved} of {len(rows)} solve it"
 
 
 def _curve(record: Record, unit: str, scale: str) -> list[tuple[float, float]]:
@@ -194,7 +194,8 @@ def _paper_marks(
 ) -> None:
     for kind in (kind for kind in MODELS if kind in kinds):
         marks = [(row["k"], row[kind]) for row in printed.rows if row["k"] <= until]
-        axes.plot(*zip(*marks, strict=True), "x", color=COLOURS[kind], alpha=0.6, markersize=7, clip_on=False)
+        x, y = zip(*marks, strict=True) if marks else ((), ())
+        axes.plot(x, y, "x", color=COLOURS[kind], alpha=0.6, markersize=7, clip_on=False)
     axes.plot([], [], "x", color=COLOURS["paper"], label=label)
 
 
@@ -238,11 +239,12 @@ def generalisation(records: Records, lengths: Sequence[int], longest: int) -> Fi
     records = _there(records)
     if not records:
         return nothing_yet(drawing)
-    _over_sizes(axes, records, lengths, lambda record, length: _bits_per_bit(record, length))
+    _over_sizes(axes, records, lengths, _bits_per_bit)
     _chance(axes, 1)
     _trained(axes, min(lengths) - 1, longest)
     axes.set_xscale("log", base=2)
     axes.set(yscale="log", xlabel="length (vectors)", ylabel="bits per output bit")
+    axes.yaxis.set_major_formatter(_plain)
     axes.set(xticks=lengths, xticklabels=lengths)
     legend_below(drawing, axes, n_columns=4)
     return drawing
@@ -274,6 +276,7 @@ def repeat_generalisation(records: Records, sizes: Sequence[tuple[int, int]]) ->
     _beside(panels[1], records, names, lambda record, name: record.metric(f"right_ends_at_{name}"))
     _chance(panels[0], 1)
     panels[0].set(yscale="log", ylabel="bits per output bit", title="the vectors")
+    panels[0].yaxis.set_major_formatter(_plain)
     panels[1].set(ylim=(-0.03, 1.03), ylabel="share of sequences", title="end marked at the right step only")
     ticks = [f"{length} vectors,\n{repeats} repeats" for length, repeats in sizes]
     ticks[0] += "\n(training)"
@@ -335,6 +338,7 @@ def answers(records: Records, lengths: Sequence[int]) -> Figure:
     drawing, grid = figure(1 + len(arrays), len(lengths), height=0.95, width_ratios=ratios)
     for column, length in enumerate(lengths):
         _answer_rows(grid[:, column], arrays, str(length), f"length {length}", named=column == 0)
+    drawing.supxlabel("step of the answer", fontsize=9)
     return drawing
 
 
@@ -353,6 +357,7 @@ def repeat_answers(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure
         _answer_rows(group, arrays, f"{length}x{repeats}", f"{length} vectors, {repeats} repeats")
         for panel in group:
             _end_marker_row(panel)
+    drawing.supxlabel("step of the answer", fontsize=9)
     return drawing
 
 
@@ -414,6 +419,6 @@ def predictions(records: Records) -> Figure:
         off = np.abs(kept["outputs_trace"][:, 0] / 255 - kept["optimal_trace"].astype(float))
         label = f"{LABELS[kind]} (mean {off.mean():.2f})"
         panels[-1].plot(off, color=COLOURS[kind], linewidth=1, label=label)
-    panels[-1].set(xlabel="bit of the sequence", ylabel="distance from\noptimal probability", ylim=(0, 1))
+    panels[-1].set(xlabel="bit of the sequence", ylabel="distance\nfrom optimal", ylim=(0, 1))
     legend_below(drawing, panels[-1], n_columns=2)
     return drawing

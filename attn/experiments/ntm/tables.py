@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attn.evaluation.curves import running_median
-from attn.experiments.ntm.runs import PAPER, TASKS, printed_model
+from attn.evaluation.curves import running_median, solved_at
+from attn.experiments.ntm.runs import LABELS, PAPER, TASKS, printed_model
 from attn.experiments.ntm.workloads import MODELS, build_model
 from attn.ntm import parameter_count
 from attn.reproduction.experiment import Exact, Measured, TableView
@@ -132,3 +132,33 @@ TABLES = (
     _curves("ngrams", optimal=Measured(_always("ngrams/ntm_lstm"), _optimal, unit="bits per sequence")),
     _curves("priority_sort"),
 )
+
+
+# --- how runs end -----------------------------------------------------------------------------------------
+
+
+def final_cost(record: Record) -> float:
+    """Bits per sequence at the end: median of the last evaluations."""
+    return running_median([entry["bits_per_sequence"] for entry in record.history])[-1]
+
+
+def solved_below(task: str) -> float | None:
+    """Bits per sequence below which a task counts as solved; None where no model can come near 0."""
+    repeats = load_papers()[PAPER].margins["repeat_copy_solved"]["value"]
+    return {"copy": SOLVED, "associative": SOLVED, "repeat_copy": repeats}.get(task)
+
+
+def endings(task: str, records: Mapping[str, Sequence[Record]]) -> str:
+    """A line for each model: how many seeds solve the task, and what they cost at the end."""
+    return "\n".join(f"{LABELS[kind]}: {_ending(task, rows)}" for kind, rows in records.items())
+
+
+def _ending(task: str, rows: Sequence[Record]) -> str:
+    if not rows:
+        return "no records yet"
+    costs = sorted(final_cost(record) for record in rows)
+    at_the_end = f"{costs[0]:.3g} to {costs[-1]:.3g} bits per sequence at the end"
+    if (level := solved_below(task)) is None:
+        return f"{at_the_end} ({len(rows)} seeds)"
+    solved = sum(solved_at(record.history, level) is not None for record in rows)
+    return f"{solved} of {len(rows)} seeds below {level:g} bits; {at_the_end}"

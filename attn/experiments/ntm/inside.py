@@ -1,0 +1,365 @@
+"""What a trained Neural Turing Machine does, step by step: pictures of the one episode that a run keeps traced.
+
+Of several seeds, the one that ends at the least cost is shown, and named. Weightings and bits go from white (0) to
+black (1), vectors from blue (-1) to red (1). Slots form a circle: where a stretch in use crosses its end, the numbers
+run on below 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from attn.experiments.ntm.tables import final_cost
+from attn.reproduction.figures import (
+    COLOURS,
+    SIGNED_MAP,
+    WEIGHTS_MAP,
+    binary_image,
+    figure,
+    nothing_yet,
+    weight_map,
+)
+from attn.reproduction.records import Record
+
+Arrays = Mapping[str, np.ndarray]
+# Parts of an episode that belong together, in Okabe and Ito's colours that no model has.
+_PAIR = ("#E69F00", "#CC79A7")
+_TINT = 0.3
+_FIT = 0.5  # share of the variance of locations that a line must explain to be drawn
+
+
+def best(records: Sequence[Record]) -> Record | None:
+    """The run that ends at the least cost; None without records."""
+    return min(records, key=final_cost, default=None)
+
+
+# --- copy and associative recall ----------------------------------------------------------------------------
+
+
+def copying(records: Sequence[Record]) -> Figure:
+    """One copied sequence (fig. 6): inputs, outputs, add and read vectors, weightings, memory before the answer."""
+    record = best(records)
+    if record is None:
+        return nothing_yet(figure()[0])
+    arrays = record.artifact()
+    drawing, grid = _walk(arrays, record.seed, heads=((0, 0),))
+    _dotted(grid[:, :2], [answer_step(arrays)], "the answer begins")
+    return drawing
+
+
+def recalling(records: Sequence[Record], *, n_heads: int = 1) -> Figure:
+    """One associative recall (fig. 12), the shown item and its successor in colours, up to `n_heads` heads of each kind.
+
+    Heads are taken in the order of what they add, or read, over the episode.
+    """
+    record = best(records)
+    if record is None:
+        return nothing_yet(figure()[0])
+    arrays = record.artifact()
+    writers, readers = _busiest(arrays["trace_add"]), _busiest(arrays["trace_reads"])
+    heads = list(zip(writers, readers, strict=False))[:n_heads]
+    drawing, grid = _walk(arrays, record.seed, heads=heads)
+    query, answer, *parts = _recall_steps(arrays)
+    for row, panels in enumerate(grid[:, :2]):
+        for panel in panels:
+            _spans(panel, parts, filled=row >= 2)
+    _dotted(grid[:, :2], [query, answer], "query and answer begin")
+    names = ("item shown again in the query", "item after it, to be answered")
+    keys = [Patch(color=colour, alpha=_TINT) for colour in _PAIR]
+    drawing.legend(keys, names, loc="outside lower center", ncols=2, fontsize=8)
+    return drawing
+
+
+def answer_step(arrays: Arrays) -> int:
+    """First step of the answer of a traced episode: no task shows an input while the model answers."""
+    return int(np.flatnonzero(arrays["trace_inputs"].any(axis=1))[-1]) + 1
+
+
+def _walk(arrays: Arrays, seed: int, *, heads: Sequence[tuple[int, int]]) -> tuple[Figure, np.ndarray]:
+    """Time to the right; what comes in and is written at the left, what goes out and is read at the right.
+
+    Args:
+        arrays: of a record.
+        seed: of the run, for the title.
+        heads: write and read head of each row of weightings, the first also of the vectors.
+    """
+    rows = 2 + len(heads)
+    drawing, grid = figure(
+        rows, 3, height=5.1 / 3, height_ratios=(1, 1.5, *[2.2] * len(heads)), width_ratios=(1, 1, 0.35),
+        sharex="col",
+    )  # fmt: skip
+    binary_image(grid[0][0], arrays["trace_inputs"], title=f"inputs (seed {seed})", ylabel="channel")
+    binary_image(grid[0][1], arrays["trace_outputs"], title="outputs", ylabel="channel")
+    several = arrays["trace_add"].shape[1] > 1
+    writer, reader = heads[0]
+    vectors(grid[1][0], arrays["trace_add"][:, writer], "add vectors" + _head(writer, several))
+    vectors(grid[1][1], arrays["trace_reads"][:, reader], "read vectors" + _head(reader, several))
+    for row, (writer, reader) in zip(grid[2:], heads, strict=True):
+        _weightings(row, arrays, writer, reader, several)
+    _scale(grid[0][2], WEIGHTS_MAP, 0)
+    _scale(grid[1][2], SIGNED_MAP, -1)
+    for panel in grid[-1][:2]:
+        panel.set_xlabel("time step")
+    return drawing, grid
+
+
+def _weightings(row: Sequence[Axes], arrays: Arrays, writer: int, reader: int, several: bool) -> None:
+    """Where a write and a read head are, and what stands there before the answer."""
+    write, read = arrays["trace_write_weights"][:, writer], arrays["trace_read_weights"][:, reader]
+    window, first = used_slots(write, read)
+    weight_map(row[0], window(write), title="write weighting" + _head(writer, several), first=first)
+    weight_map(row[1], window(read), title="read weighting" + _head(reader, several), first=first)
+    memory = window(arrays["trace_memory"].T).T
+    extent = (-0.5, memory.shape[1] - 0.5, first + len(memory) - 0.5, first - 0.5)
+    row[2].imshow(memory, vmin=-1, vmax=1, cmap=SIGNED_MAP, extent=extent)
+    row[2].set(xticks=[], xlabel="component")
+    row[2].set_title("memory before\nthe answer", fontsize=8)
+
+
+def _head(index: int, several: bool) -> str:
+    return f", head {index + 1}" if several else ""
+
+
+def vectors(axes: Axes, values: np.ndarray, title: str) -> Axes:
+    """Vectors over time [T, D], values from -1 to 1."""
+    axes.imshow(np.asarray(values, dtype=float).T, vmin=-1, vmax=1, cmap=SIGNED_MAP)
+    axes.set(title=title, ylabel="component", yticks=[])
+    return axes
+
+
+def _scale(axes: Axes, shades: str, least: float) -> None:
+    """What the shades of a row stand for, in a column that has no image there."""
+    axes.set_axis_off()
+    bar = axes.inset_axes((0.1, 0.05, 0.12, 0.9))
+    axes.figure.colorbar(
+        ScalarMappable(Normalize(least, 1), shades), cax=bar, ticks=[least, (least + 1) / 2, 1]
+    )
+    bar.tick_params(labelsize=7)
+
+
+def _dotted(panels: np.ndarray, steps: Sequence[int], what: str) -> None:
+    """Dotted lines where something begins, told below the last row."""
+    for panel in panels.flat:
+        for step in steps:
+            panel.axvline(step - 0.5, color=COLOURS["paper"], linestyle=":", linewidth=1.2)
+    for panel in panels[-1]:
+        panel.set_xlabel(f"time step (dotted: {what})")
+
+
+def _busiest(vectors: np.ndarray) -> list[int]:
+    """Heads in falling order of the size of their vectors [T, heads, D]."""
+    sizes = np.linalg.norm(vectors.astype(float), axis=-1).mean(axis=0)
+    return [int(head) for head in np.argsort(-sizes, kind="stable")]
+
+
+def _recall_steps(arrays: Arrays) -> tuple[int, int, list[tuple[int, int]], list[tuple[int, int]]]:
+    """First steps of query and answer; then spans (from, to) of the item shown again, and of the one to answer."""
+    inputs = arrays["trace_inputs"]
+    query, after = np.flatnonzero(inputs[:, -1])
+    length = after - query - 1
+    starts = range(1, query, length + 1)
+    shown = next(s for s in starts if (inputs[s : s + length] == inputs[query + 1 : after])[:, :-2].all())
+    following = shown + length + 1
+    queried = [(shown, shown + length), (query + 1, after)]
+    wanted = [(following, following + length), (after + 1, after + 1 + length)]
+    return int(query), int(after) + 1, queried, wanted
+
+
+def _spans(axes: Axes, parts: Sequence[Sequence[tuple[int, int]]], *, filled: bool) -> None:
+    """Spans of steps in the colours of `_PAIR`; framed where a tint would change the meaning of shades."""
+    style = {"alpha": _TINT, "linewidth": 0} if filled else {"fill": False, "linewidth": 1.5}
+    for colour, spans in zip(_PAIR, parts, strict=True):
+        for start, end in spans:
+            axes.axvspan(start - 0.5, end - 0.5, color=colour, **style)
+
+
+# --- dynamic n-grams ----------------------------------------------------------------------------------------
+
+
+def counting(records: Sequence[Record]) -> Figure:
+    """One n-gram sequence (fig. 15): add vectors and weightings, with marks where two contexts come back.
+
+    A model that keeps a count for each context reads one slot whenever the context is there, and writes to it a step
+    later, when it knows what followed; what it adds after a 0 and after a 1 then differs in sign.
+    """
+    record = best(records)
+    if record is None:
+        return nothing_yet(figure()[0])
+    arrays = record.artifact()
+    drawing, panels = figure(5, height=1.2, height_ratios=(0.35, 0.35, 1.2, 2, 2), sharex=True)
+    for panel, name, title in zip(
+        panels, ("trace_inputs", "trace_outputs"), (f"last bit (seed {record.seed})", "predicted next bit"), strict=False
+    ):  # fmt: skip
+        binary_image(panel, arrays[name], title=title)
+    inputs = arrays["trace_inputs"][:, 0]
+    added = arrays["trace_add"][:, 0].astype(float)
+    vectors(
+        panels[2],
+        added,
+        f"add vectors (means after 0 and after 1 correlate by {_opposed(inputs, added):.2f})",
+    )
+    write, read = arrays["trace_write_weights"][:, 0], arrays["trace_read_weights"][:, 0]
+    window, first = used_slots(write, read)
+    found = returning(inputs, record.data["config"]["task"]["order"] - 1)
+    weight_map(panels[3], window(write), title="write weighting", first=first)
+    weight_map(panels[4], window(read), title="read weighting", first=first)
+    _returns(panels[3], {f"a step after {name}": steps + 1 for name, steps in found.items()}, len(inputs))
+    _returns(panels[4], {f"after {name}": steps for name, steps in found.items()}, len(inputs))
+    panels[4].set_xlabel("time step")
+    return drawing
+
+
+def returning(inputs: np.ndarray, length: int, count: int = 2) -> dict[str, np.ndarray]:
+    """The contexts that come most often: their bits, and the steps at which they are the last bits seen.
+
+    Args:
+        inputs: the last bit at every step [T]; that of step 0 is no bit of the sequence.
+        length: bits of a context.
+        count: how many contexts.
+    """
+    windows = np.lib.stride_tricks.sliding_window_view(
+        inputs[1:] > 0.5, length
+    )  # the last ends at step T - 1
+    names = np.array(["".join("01"[int(bit)] for bit in bits) for bits in windows])
+    kinds, counts = np.unique(names, return_counts=True)
+    most = kinds[np.argsort(-counts, kind="stable")][:count]
+    return {str(name): np.flatnonzero(names == name) + length for name in most}
+
+
+def _opposed(inputs: np.ndarray, added: np.ndarray) -> float:
+    """Correlation over components of the mean vector added after a 0 with that after a 1."""
+    ones = inputs > 0.5
+    return float(np.corrcoef(added[ones].mean(axis=0), added[~ones].mean(axis=0))[0, 1])
+
+
+def _returns(axes: Axes, marks: Mapping[str, np.ndarray], n_steps: int) -> None:
+    """Triangles above a weighting."""
+    top = axes.get_ylim()[1]
+    for colour, (name, steps) in zip(_PAIR, marks.items(), strict=False):
+        steps = steps[steps < n_steps]
+        axes.plot(steps, np.full(len(steps), top), "v", color=colour, markersize=5, clip_on=False, label=name)
+    axes.set_title(axes.get_title(), loc="left")
+    axes.set_title("")
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, borderaxespad=0.1)
+
+
+# --- priority sort ------------------------------------------------------------------------------------------
+
+
+def sorting(records: Sequence[Record]) -> Figure:
+    """One priority sort (fig. 17): where vectors are written, in order of priority; where the answer is read.
+
+    A model may sort by writing each vector to a place that depends on its priority alone, and then reading along. The
+    right panel tests this: location over priority, with the line around the circle of slots that fits best, if it
+    explains more than half of the variance. Of several heads those are shown whose places follow the order best.
+    """
+    record = best(records)
+    if record is None:
+        return nothing_yet(figure()[0])
+    arrays = record.artifact()
+    shown = answer_step(arrays)
+    priorities = arrays["trace_inputs"][:shown, -1].astype(float)
+    order = np.argsort(-priorities, kind="stable")
+    write, writer = _in_order(arrays["trace_write_weights"][:shown], priorities)
+    answers = arrays["trace_read_weights"][shown:]
+    read, reader = _in_order(answers, np.arange(len(answers)) / len(answers))
+    window, first = used_slots(write, read)
+    drawing, panels = figure(1, 3, height=3.0, sharey=True)
+    weight_map(panels[0], window(write[order]), title=f"write weighting{writer}", first=first)
+    weight_map(panels[1], window(read), title=f"read weighting{reader}", ylabel="", first=first)
+    panels[0].set_xlabel("vector (1: highest priority)")
+    panels[1].set_xlabel("step of the answer")
+    for panel, count in zip(panels, (shown, len(answers)), strict=False):
+        panel.set_xticks(range(0, count, 5), range(1, count + 1, 5))
+    title = _against_priority(panels[2], priorities, write, first)
+    panels[2].set_title(f"where written (seed {record.seed}):\n{title}")
+    return drawing
+
+
+def _in_order(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Of a weighting [T, heads, N], the head whose place follows `values` [T] best, and words for the title."""
+    explained = [
+        circle_line(values, weights[:, head].argmax(axis=1), weights.shape[2])[2]
+        for head in range(weights.shape[1])
+    ]
+    head = int(np.argmax(explained))
+    return weights[:, head], _head(head, len(explained) > 1)
+
+
+def _against_priority(axes: Axes, priorities: np.ndarray, weights: np.ndarray, first: int) -> str:
+    """The slot each vector was written to most, over its priority, as in the maps; returns what the line says."""
+    n_slots = weights.shape[1]
+    slots = (weights.argmax(axis=1) - first) % n_slots + first  # as numbered in the maps
+    slope, start, explained = circle_line(priorities, slots, n_slots)
+    axes.set(xlabel="priority", xlim=(1.08, -1.08))
+    fits = explained >= _FIT
+    if fits:
+        ends = np.array([-1.0, 1.0])
+        start -= n_slots * np.round(np.median(slope * priorities + start - slots) / n_slots)
+        line = slope * priorities + start
+        slots = line + _around(slots - line, n_slots)
+        axes.plot(ends, slope * ends + start, color="black", linewidth=1)
+    axes.plot(priorities, slots, "o", color=COLOURS["paper"], markersize=4)
+    return (
+        f"line of {abs(slope):.1f} slots a unit,\n{explained:.0%} of variance"
+        if fits
+        else "on no line around the circle"
+    )
+
+
+def circle_line(x: np.ndarray, slots: np.ndarray, n_slots: int) -> tuple[float, float, float]:
+    """The line around a circle of slots that fits best: slot = slope * x + start, modulo `n_slots`.
+
+    Args:
+        x: [T], from -1 to 1.
+        slots: [T].
+        n_slots: slots of the circle; the line makes at most one turn over the range of x.
+
+    Returns:
+        Slope in slots per unit of x, start, and the share of the variance around the best constant that it explains,
+        0 if there is none to explain.
+    """
+    slopes = np.append(np.arange(-n_slots / 2, n_slots / 2, 0.1), 0.0)[:, None]
+    angles = 2 * np.pi / n_slots * (slots - slopes * x)  # [slopes, T]
+    starts = np.angle(np.exp(1j * angles).mean(axis=1)) * n_slots / (2 * np.pi)
+    left = (_around(slots - slopes * x - starts[:, None], n_slots) ** 2).sum(axis=1)
+    found = int(left.argmin())
+    explained = 1 - left[found] / left[-1] if left[-1] > 1e-9 else 0.0
+    return float(slopes[found, 0]), float(starts[found]), float(explained)
+
+
+def _around(distance: np.ndarray, n_slots: int) -> np.ndarray:
+    """The same distance the short way around the circle."""
+    return (distance + n_slots / 2) % n_slots - n_slots / 2
+
+
+# --- slots in use -------------------------------------------------------------------------------------------
+
+
+def used_slots(*weightings: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+    """A function that cuts the slots in use out of a weighting, unrolled around the circle, and the first's number.
+
+    Args:
+        weightings: [T, N] each; slots with a weight above a tenth at any step count as used, with two more shown on
+            either side.
+
+    Returns:
+        A function of arrays [T, N], and the number of its first column; below 0 if the stretch crosses the end.
+    """
+    used = np.max([weights.astype(float).max(axis=0) for weights in weightings], axis=0) > 0.1
+    n_slots = len(used)
+    if not used.any() or used.all():
+        return (lambda weights: weights.astype(float)), 0
+    gaps = [next(g for g in range(1, n_slots + 1) if used[(i + g) % n_slots]) for i in range(n_slots)]
+    last = int(np.argmax(np.where(used, gaps, 0)))  # last used slot before the widest gap
+    start = last + gaps[last] - 2
+    width = min(n_slots - gaps[last] + 5, n_slots)
+    first = start - n_slots if start + width > n_slots else start
+    return (lambda weights: np.roll(weights.astype(float), -start, axis=1)[:, :width]), first
