@@ -60,10 +60,10 @@ def write_steps(memories: Mapping[str, np.ndarray]) -> Figure:
     return drawing
 
 
-def episode(batch: Episodes) -> Figure:
-    """Inputs and targets of a batch's first episode."""
+def episode(batch: Episodes, channels: str) -> Figure:
+    """Inputs and targets of a batch's first episode; `channels` says what the inputs are, from the top."""
     drawing, panels = figure(1, 2, height=1.6)
-    binary_image(panels[0], batch.inputs[0], title="inputs: 8 bits, start and end marker", ylabel="channel")
+    binary_image(panels[0], batch.inputs[0], title=f"inputs: {channels}", ylabel="channel")
     binary_image(panels[1], batch.targets[0], title="targets", ylabel="channel")
     for panel in panels:
         panel.set_xlabel("time step")
