@@ -27,6 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# Components whose float32 computation overflowed are given no larger than this, so that sums of them stay finite.
+LARGEST_GRADIENT = 1e30
+
 
 class Sizes(NamedTuple):
     """What the tensors' shapes do not tell."""
@@ -837,13 +840,30 @@ class Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        sizes = ctx.sizes
-        head_weight, *saved = ctx.saved_tensors
-        recurrent, saved = saved[: ctx.n_weights], saved[ctx.n_weights :]
-        tape, kept = Tape.of(saved[:10]), saved[10:]
-        controller = controller_class(sizes)(recurrent, kept, sizes.n_read_heads * sizes.slot_dim)
-        with full_precision(head_weight.device.type):
-            return None, *flatten(scan_backward(controller, tape, head_weight, grads, sizes))
+        found = backward_from(ctx, ctx.saved_tensors, grads)
+        dtype = found[0].dtype
+        if dtype == torch.float64 or all_finite(found):
+            return None, *found
+        # Gradients that explode over a long sequence leave the range of float32 on their way, where inf times 0 is
+        # not a number, though the components in the end have a sign and a size that clipping can use.
+        wide = backward_from(ctx, [t.double() for t in ctx.saved_tensors], [grad.double() for grad in grads])
+        return None, *(grad.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT).to(dtype) for grad in wide)
+
+
+def backward_from(ctx, saved: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Gradients of the tensors of `Start`, from what `Scan.forward` has saved."""
+    sizes = ctx.sizes
+    head_weight, *saved = saved
+    recurrent, saved = saved[: ctx.n_weights], saved[ctx.n_weights :]
+    tape, kept = Tape.of(saved[:10]), saved[10:]
+    controller = controller_class(sizes)(recurrent, kept, sizes.n_read_heads * sizes.slot_dim)
+    with full_precision(head_weight.device.type):
+        return flatten(scan_backward(controller, tape, head_weight, grads, sizes))
+
+
+def all_finite(tensors: Sequence[Tensor]) -> bool:
+    """Whether no tensor holds an infinity or what is not a number, nor has a sum so large."""
+    return bool(torch.isfinite(torch.stack([tensor.sum() for tensor in tensors])).all())
 
 
 def flatten(start: Start) -> tuple[Tensor, ...]:

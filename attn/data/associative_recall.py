@@ -9,18 +9,17 @@ from torch import Tensor
 
 from attn.data.episodic import (
     Episodes,
+    EpisodicTask,
     check_bits,
     check_count,
     check_indices,
     check_range,
     draw_bits,
-    draw_size,
-    padded,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class AssociativeRecallTask:
+class AssociativeRecallTask(EpisodicTask):
     """See items, each of a few random binary vectors, then one of them again; answer with the item after it.
 
     With items of K vectors, an episode of I items takes (K + 1) I + (K + 2) + K steps: every item after an item
@@ -51,9 +50,10 @@ class AssociativeRecallTask:
         """Most items to remember in an episode: a model may keep one vector for each."""
         return self.max_items
 
-    def sizes(self) -> list[tuple[int]]:
-        """Every number of items of training, for `draw`."""
-        return [(items,) for items in range(self.min_items, self.max_items + 1)]
+    @property
+    def size_ranges(self) -> list[tuple[int, int]]:
+        """That of the number of items."""
+        return [(self.min_items, self.max_items)]
 
     @property
     def n_inputs(self) -> int:
@@ -64,24 +64,6 @@ class AssociativeRecallTask:
     def n_outputs(self) -> int:
         """Bits."""
         return self.n_bits
-
-    def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
-        """Draw episodes.
-
-        Args:
-            batch_size: number of episodes.
-            generator: source of randomness, on the CPU.
-            same_length: one number of items for the whole batch, so that no step is spent on padding; otherwise
-                one for each episode.
-
-        Returns:
-            Episodes on the CPU.
-        """
-        if not same_length:
-            check_count("batch_size", batch_size)
-            return padded([self.sample(1, generator) for _ in range(batch_size)])
-        items = draw_size(self.min_items, self.max_items, generator)
-        return self.draw(batch_size, generator, items)
 
     def draw(self, batch_size: int, generator: torch.Generator, items: int) -> Episodes:
         """Episodes of this many items, which may lie outside the training range; any but the last is queried."""

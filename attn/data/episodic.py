@@ -5,8 +5,10 @@ A task draws batches of episodes from an explicit generator, so that a batch is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -111,8 +113,63 @@ def padded(batches: Sequence[Episodes]) -> Episodes:
     return Episodes(*(torch.cat([longer(t) for t in part]) for part in over_time), torch.cat(lengths))
 
 
+class EpisodicTask(ABC):
+    """What a task draws: episodes of a size, which is a few whole numbers such as a length.
+
+    A size is drawn uniformly from the product of the task's ranges; a task without ranges has one size, ().
+    """
+
+    n_bits: int
+
+    @property
+    @abstractmethod
+    def n_inputs(self) -> int:
+        """Channels of an input."""
+
+    @property
+    @abstractmethod
+    def n_outputs(self) -> int:
+        """Channels of an output."""
+
+    @property
+    @abstractmethod
+    def n_vectors(self) -> int:
+        """Most vectors to remember in an episode: a model may keep a slot for each."""
+
+    @property
+    def size_ranges(self) -> list[tuple[int, int]]:
+        """Lowest and highest value of every number of a size, both included."""
+        return []
+
+    @abstractmethod
+    def draw(self, batch_size: int, generator: torch.Generator, *size: int) -> Episodes:
+        """Episodes of this size, which may lie outside the training ranges."""
+
+    def sizes(self) -> list[tuple[int, ...]]:
+        """Every size of training, for `draw`."""
+        return list(product(*(range(low, high + 1) for low, high in self.size_ranges)))
+
+    def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
+        """Draw episodes.
+
+        Args:
+            batch_size: number of episodes.
+            generator: source of randomness, on the CPU.
+            same_length: draw one size for the whole batch, so that no step is spent on padding; otherwise one for
+                each episode. No difference where a task has one size only.
+
+        Returns:
+            Episodes on the CPU.
+        """
+        if not same_length and self.size_ranges:
+            check_count("batch_size", batch_size)
+            return padded([self.sample(1, generator) for _ in range(batch_size)])
+        size = [draw_size(low, high, generator) for low, high in self.size_ranges]
+        return self.draw(batch_size, generator, *size)
+
+
 @dataclass(frozen=True, kw_only=True)
-class CopyTask:
+class CopyTask(EpisodicTask):
     """Copy (Sec. 4.1): see random binary vectors, then repeat them with no further input.
 
     An episode of length L takes 2 L + 2 steps: a start marker, L vectors, an end marker, L answers. Inputs
@@ -140,9 +197,10 @@ class CopyTask:
         """Most vectors to remember in an episode."""
         return self.max_length
 
-    def sizes(self) -> list[tuple[int]]:
-        """Every length of training, for `draw`."""
-        return [(length,) for length in range(self.min_length, self.max_length + 1)]
+    @property
+    def size_ranges(self) -> list[tuple[int, int]]:
+        """That of the length."""
+        return [(self.min_length, self.max_length)]
 
     @property
     def n_inputs(self) -> int:
@@ -153,23 +211,6 @@ class CopyTask:
     def n_outputs(self) -> int:
         """Bits, marker."""
         return self.n_bits + 1
-
-    def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
-        """Draw episodes.
-
-        Args:
-            batch_size: number of episodes.
-            generator: source of randomness, on the CPU.
-            same_length: draw one length for the whole batch, so that no step is spent on padding; otherwise
-                one for each episode.
-
-        Returns:
-            Episodes on the CPU.
-        """
-        if not same_length:
-            check_count("batch_size", batch_size)
-            return padded([self.sample(1, generator) for _ in range(batch_size)])
-        return self.draw(batch_size, generator, draw_size(self.min_length, self.max_length, generator))
 
     def draw(self, batch_size: int, generator: torch.Generator, length: int) -> Episodes:
         """Episodes of this length, which may lie outside the training range."""

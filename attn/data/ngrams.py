@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attn.data.episodic import Episodes, check_bits, check_count, draw_bits
+from attn.data.episodic import Episodes, EpisodicTask, check_bits, check_count, draw_bits
 
 
 @dataclass(frozen=True, kw_only=True)
-class NGramTask:
+class NGramTask(EpisodicTask):
     """Predict every bit of a sequence from those before it.
 
     Each sequence has a table of its own: the probability of a 1 after each context of n - 1 bits, drawn from
@@ -53,25 +53,8 @@ class NGramTask:
         """Nothing must be kept word for word."""
         return 0
 
-    def sizes(self) -> list[tuple[()]]:
-        """There is one size only."""
-        return [()]
-
     def draw(self, batch_size: int, generator: torch.Generator) -> Episodes:
-        """The same as `sample`, for want of other sizes."""
-        return self.sample(batch_size, generator)
-
-    def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
-        """Draw episodes, all of `length` bits whatever `same_length` says, each with a table of its own.
-
-        Args:
-            batch_size: number of episodes.
-            generator: source of randomness, on the CPU.
-            same_length: no difference here.
-
-        Returns:
-            Episodes on the CPU.
-        """
+        """Episodes, each with a table of its own; there is one size only."""
         check_count("batch_size", batch_size)
         table = _beta_half(batch_size, 2 ** (self.order - 1), generator)  # [B, contexts]
         bits = draw_bits(batch_size, self.order - 1, generator=generator).long()

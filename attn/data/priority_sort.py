@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attn.data.episodic import Episodes, check_bits, check_count, draw_bits
+from attn.data.episodic import Episodes, EpisodicTask, check_bits, check_count, draw_bits
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrioritySortTask:
+class PrioritySortTask(EpisodicTask):
     """See random binary vectors, each with a priority; answer those of highest priority, the highest first.
 
     An episode takes `n_shown` + `n_answered` steps. Inputs are the bits and the priority, uniform in [-1, 1]; outputs
@@ -51,25 +51,8 @@ class PrioritySortTask:
         """Bits."""
         return self.n_bits
 
-    def sizes(self) -> list[tuple[()]]:
-        """There is one size only."""
-        return [()]
-
     def draw(self, batch_size: int, generator: torch.Generator) -> Episodes:
-        """The same as `sample`, for want of other sizes."""
-        return self.sample(batch_size, generator)
-
-    def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
-        """Draw episodes, all of one length whatever `same_length` says.
-
-        Args:
-            batch_size: number of episodes.
-            generator: source of randomness, on the CPU.
-            same_length: no difference here.
-
-        Returns:
-            Episodes on the CPU.
-        """
+        """Episodes; there is one size only."""
         check_count("batch_size", batch_size)
         bits = draw_bits(batch_size, self.n_shown, self.n_bits, generator=generator)
         return self.episodes(bits, 2 * torch.rand(batch_size, self.n_shown, generator=generator) - 1)

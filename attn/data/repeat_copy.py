@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from attn.data.episodic import (
     Episodes,
+    EpisodicTask,
     check_bits,
     check_count,
     check_range,
     draw_bits,
-    draw_size,
-    padded,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepeatCopyTask:
+class RepeatCopyTask(EpisodicTask):
     """See random binary vectors and a number, then repeat the vectors that many times and mark the end.
 
     An episode of L vectors and R repeats takes L + 2 + L R + 1 steps: a start marker, L vectors, the number, L R
@@ -53,10 +51,10 @@ class RepeatCopyTask:
         """Most vectors to remember in an episode."""
         return self.max_length
 
-    def sizes(self) -> list[tuple[int, int]]:
-        """Every (length, repeats) of training, for `draw`."""
-        lengths = range(self.min_length, self.max_length + 1)
-        return list(product(lengths, range(self.min_repeats, self.max_repeats + 1)))
+    @property
+    def size_ranges(self) -> list[tuple[int, int]]:
+        """Those of the length and of the repeats."""
+        return [(self.min_length, self.max_length), (self.min_repeats, self.max_repeats)]
 
     @property
     def n_inputs(self) -> int:
@@ -67,25 +65,6 @@ class RepeatCopyTask:
     def n_outputs(self) -> int:
         """Bits, end marker."""
         return self.n_bits + 1
-
-    def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
-        """Draw episodes.
-
-        Args:
-            batch_size: number of episodes.
-            generator: source of randomness, on the CPU.
-            same_length: one length and one number of repeats for the whole batch, so that no step is spent on
-                padding; otherwise one for each episode.
-
-        Returns:
-            Episodes on the CPU.
-        """
-        if not same_length:
-            check_count("batch_size", batch_size)
-            return padded([self.sample(1, generator) for _ in range(batch_size)])
-        length = draw_size(self.min_length, self.max_length, generator)
-        repeats = draw_size(self.min_repeats, self.max_repeats, generator)
-        return self.draw(batch_size, generator, length, repeats)
 
     def draw(self, batch_size: int, generator: torch.Generator, length: int, repeats: int) -> Episodes:
         """Episodes of this length and number of repeats, which may lie outside the training ranges."""

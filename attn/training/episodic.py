@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
-import torch
 from torch import nn
 
-from attn.data.episodic import Episodes
+from attn.data.episodic import Episodes, EpisodicTask
 from attn.evaluation.episodic import answer_nats, episode_bits
 from attn.training.loop import BatchLoss
 from attn.training.seeding import generator_for
-
-
-class EpisodicTask(Protocol):
-    """What draws episodes; see `attn.data.episodic`."""
-
-    n_inputs: int
-    n_outputs: int
-    n_bits: int  # leading outputs that hold a vector's bits
-    n_vectors: int  # most vectors to remember in an episode
-
-    def sample(self, batch_size: int, generator: torch.Generator, *, same_length: bool = True) -> Episodes:
-        """Draw a batch of random sizes."""
-
-    def sizes(self) -> list[tuple[int, ...]]:
-        """Every size that training draws."""
-
-    def draw(self, batch_size: int, generator: torch.Generator, *size: int) -> Episodes:
-        """Draw a batch of one size."""
 
 
 class EpisodicWorkload:

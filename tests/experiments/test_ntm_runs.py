@@ -244,8 +244,8 @@ def test_an_ntm_needs_a_slot_for_each_vector_of_an_episode(task, longest):
         with pytest.raises(ValueError) as error:
             config(kind, longest - 1)
         assert str(error.value) == (
-            f"n_slots must be at least {longest}, a slot for each vector of the longest episode in training or test; "
-            f"got {longest - 1}"
+            f"n_slots must be at least {longest}, a slot for each vector of the longest episode in training, test or "
+            f"trace; got {longest - 1}"
         )
         assert config(kind, longest).model.n_slots == longest
     assert config("lstm", 1).model.n_slots == 1, "the LSTM has none"

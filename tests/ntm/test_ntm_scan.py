@@ -5,7 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from attn.ntm import NTM, NTMState
-from attn.ntm_scan import Location, rows, scan_forward
+from attn.ntm_scan import LARGEST_GRADIENT, Location, rows, scan_forward
 from tests.ntm.test_ntm import MACHINES, machines, random, small_ntm, used_state
 
 N_STEPS = 5
@@ -141,6 +141,39 @@ def test_float32_over_a_long_sequence(changes):
     found, expected = (gradients({"logits": outputs["logits"]}, leaves) for outputs in (found, expected))
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() < 1e-3 * gradient.norm(), name
+
+
+def test_gradients_that_overflow_on_their_way_keep_sign_and_size():
+    """Gradients are linear in the loss, which is scaled here so that float32 cannot hold what lies between."""
+    model, inputs = small_ntm().float(), random(2, 60, 4, dtype=torch.float32)
+    scale, leaves = 1e38, [model.heads.linear.bias]
+
+    def gradient(fused, factor):
+        loss = run(model, inputs, None, fused)["logits"].sum() * factor
+        return torch.autograd.grad(loss, leaves)[0].double()
+
+    assert not gradient(False, scale).isfinite().all()
+    expected = gradient(True, 1.0) * scale
+    assert (expected.abs() > LARGEST_GRADIENT).any()
+    torch.testing.assert_close(
+        gradient(True, scale), expected.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT), rtol=1e-3, atol=0
+    )
+
+
+@machines
+def test_the_wider_backward_pass_gives_the_same_gradients(changes, monkeypatch):
+    model, inputs = small_ntm(**changes).float(), random(2, N_STEPS, 4, dtype=torch.float32)
+    leaves = dict(model.named_parameters())
+    expected = gradients(run(model, inputs, None, True), leaves)
+    monkeypatch.setattr("attn.ntm_scan.all_finite", lambda tensors: False)
+    found = gradients(run(model, inputs, None, True), leaves)
+    assert_same_gradients(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_loss_that_is_not_a_number_still_shows_in_the_gradient():
+    model, inputs = small_ntm().float(), random(2, N_STEPS, 4, dtype=torch.float32)
+    (model(inputs)[0].sum() * torch.nan).backward()
+    assert model.heads.linear.weight.grad.isnan().any()
 
 
 @machines

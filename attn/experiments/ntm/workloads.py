@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attn.data.associative_recall import AssociativeRecallTask
-from attn.data.episodic import CopyTask, Episodes, padded
+from attn.data.episodic import CopyTask, Episodes, EpisodicTask, padded
 from attn.data.ngrams import NGramTask
 from attn.data.priority_sort import PrioritySortTask
 from attn.data.repeat_copy import RepeatCopyTask
@@ -20,7 +20,7 @@ from attn.ntm import NTM, LSTMBaseline
 from attn.reproduction.errors import choose
 from attn.reproduction.experiment import Metric, Outcome
 from attn.training.config import TrainingConfig
-from attn.training.episodic import EpisodicTask, EpisodicWorkload
+from attn.training.episodic import EpisodicWorkload
 from attn.training.seeding import generator_for, set_seed
 
 MODELS = ("ntm_lstm", "ntm_ff", "lstm")
@@ -63,11 +63,12 @@ class EpisodicConfig:
     trace_size: Size  # size of the episode whose weightings and add vectors are kept
 
     def __post_init__(self) -> None:
-        longest = max([self.task.n_vectors, *(size[0] for size in self.test_sizes if size)])
+        sizes = [size for size in (*self.test_sizes, self.trace_size) if size]
+        longest = max([self.task.n_vectors, *(size[0] for size in sizes)])
         if self.task.n_vectors and self.model.kind != "lstm" and longest > self.model.n_slots:
             raise ValueError(
-                f"n_slots must be at least {longest}, a slot for each vector of the longest episode in training or "
-                f"test; got {self.model.n_slots}"
+                f"n_slots must be at least {longest}, a slot for each vector of the longest episode in training, "
+                f"test or trace; got {self.model.n_slots}"
             )
 
 
