@@ -118,6 +118,7 @@ def test_cells_are_the_running_median_at_their_point(task, kind):
                 -5:
             ]
             assert len(last) == 5 and cell.value(row, run) == statistics.median(last)
+    assert cell.value({"k": 0}, run) == 10, "the untrained model, though there are not five evaluations yet"
     assert cell.value({"k": 100}, run) == pytest.approx(5.2), "median of 5.0 to 5.4"
     assert cell.value({"k": 200}, run) == pytest.approx(0.2)
 

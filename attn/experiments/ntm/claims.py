@@ -16,54 +16,74 @@ _NTM, _LSTM = "copy/ntm_lstm", "copy/lstm"
 _UNHARMED = load_papers()[PAPER].margins["copy_length_30"]["value"]  # bits per output bit
 
 
-_BASELINE_LEARNS = Control(
-    statement="The LSTM's own cost falls between its first and last evaluation",
-    difference=lambda runs: runs[_LSTM].history[0]["bits_per_sequence"] - final_cost(runs[_LSTM]),
-)
+def _learns(experiment: str, label: str) -> Control:
+    return Control(
+        statement=f"The cost of the {label} falls between its first and last evaluation",
+        difference=lambda runs: (
+            runs[experiment].history[0]["bits_per_sequence"] - final_cost(runs[experiment])
+        ),
+    )
+
+
+def _less(
+    claim: str, measure: str, unit: str, larger: str, smaller: str, cost, control: Control, fact: str,
+    *, headline: bool = False,
+) -> Claim:  # fmt: skip
+    """An order claim: `cost` of the records of `larger` minus that of `smaller`."""
+    return Claim(
+        id=claim,
+        fact=fact,
+        kind="order",
+        headline=headline,
+        measure=measure,
+        unit=unit,
+        experiments=(smaller, larger),
+        difference=lambda runs: cost(runs[larger]) - cost(runs[smaller]),
+        control=control,
+    )
+
+
+def _area(record: Record) -> float:
+    return curve_area(record.history)
+
+
+def _metric(name: str):
+    return lambda record: record.metric(name)
+
+
+# --- copy: headline claims, five seeds -----------------------------------------------------------------------
+
 _NTM_LEARNS = Control(
     statement="The NTM beats chance (1 bit per output bit) at the longest training length, 20",
     difference=lambda runs: 1 - runs[_NTM].metric("bits_per_bit_at_20"),
 )
 
 
+def _faster(claim: str, what: str, cost) -> Claim:
+    measure = f"{what}: LSTM minus NTM with LSTM controller"
+    control = _learns(_LSTM, LABELS["lstm"])
+    return _less(
+        claim, measure, "bits per sequence", _LSTM, _NTM, cost, control, "copy_faster", headline=True
+    )
+
+
 def _beyond(length: int) -> Claim:
-    name = f"bits_per_bit_at_{length}"
-    return Claim(
-        id=f"copy_generalises_{length}",
-        fact="copy_generalises",
-        kind="order",
+    return _less(
+        f"copy_generalises_{length}",
+        f"Cost at length {length}, trained on 1 to 20: LSTM minus NTM with LSTM controller",
+        "bits per output bit",
+        _LSTM,
+        _NTM,
+        _metric(f"bits_per_bit_at_{length}"),
+        _NTM_LEARNS,
+        "copy_generalises",
         headline=True,
-        measure=f"Cost at length {length}, trained on 1 to 20: LSTM minus NTM with LSTM controller",
-        unit="bits per output bit",
-        experiments=(_NTM, _LSTM),
-        difference=lambda runs: runs[_LSTM].metric(name) - runs[_NTM].metric(name),
-        control=_NTM_LEARNS,
     )
 
 
 _COPY = (
-    Claim(
-        id="copy_faster_area",
-        fact="copy_faster",
-        kind="order",
-        headline=True,
-        measure="Mean cost over the learning curve: LSTM minus NTM with LSTM controller",
-        unit="bits per sequence",
-        experiments=(_NTM, _LSTM),
-        difference=lambda runs: curve_area(runs[_LSTM].history) - curve_area(runs[_NTM].history),
-        control=_BASELINE_LEARNS,
-    ),
-    Claim(
-        id="copy_faster_final",
-        fact="copy_faster",
-        kind="order",
-        headline=True,
-        measure="Cost at the end of the budget: LSTM minus NTM with LSTM controller",
-        unit="bits per sequence",
-        experiments=(_NTM, _LSTM),
-        difference=lambda runs: final_cost(runs[_LSTM]) - final_cost(runs[_NTM]),
-        control=_BASELINE_LEARNS,
-    ),
+    _faster("copy_faster_area", "Mean cost over the learning curve", _area),
+    _faster("copy_faster_final", "Cost at the end of the budget", final_cost),
     *(_beyond(length) for length in (30, 50, 120)),
     Claim(
         id="copy_generalises_unharmed",
@@ -100,40 +120,6 @@ _COPY = (
 
 
 # --- the other tasks: three seeds each ---------------------------------------------------------------------
-
-
-def _learns(experiment: str, label: str) -> Control:
-    return Control(
-        statement=f"The cost of the {label} falls between its first and last evaluation",
-        difference=lambda runs: (
-            runs[experiment].history[0]["bits_per_sequence"] - final_cost(runs[experiment])
-        ),
-    )
-
-
-def _less(
-    claim: str, measure: str, unit: str, larger: str, smaller: str, cost, control: Control, fact: str
-) -> Claim:
-    """An order claim: `cost` of the records of `larger` minus that of `smaller`."""
-    return Claim(
-        id=claim,
-        fact=fact,
-        kind="order",
-        measure=measure,
-        unit=unit,
-        experiments=(larger, smaller),
-        difference=lambda runs: cost(runs[larger]) - cost(runs[smaller]),
-        control=control,
-    )
-
-
-def _area(record: Record) -> float:
-    return curve_area(record.history)
-
-
-def _metric(name: str):
-    return lambda record: record.metric(name)
-
 
 _REPEAT_SOLVED = load_papers()[PAPER].margins["repeat_copy_solved"]["value"]  # bits per sequence
 _RIGHT_ENDS = load_papers()[PAPER].margins["repeat_copy_ends"]["value"]  # share of sequences

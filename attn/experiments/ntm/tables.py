@@ -56,8 +56,11 @@ def _settings(table: str, cells: Mapping[str, Exact], settings: tuple[str, ...])
 def bits_after(row: Row, record: Record) -> float | None:
     """Running median of the validation cost when `k` thousand sequences were seen.
 
-    Evaluations come after whole updates, so the last one at most a hundredth earlier stands for it.
+    Evaluations come after whole updates, so the last one at most a hundredth earlier stands for it. Before training
+    there is no spike to smooth: k = 0 is the cost of the untrained model.
     """
+    if row["k"] == 0:
+        return record.history[0]["bits_per_sequence"]
     medians = running_median([entry["bits_per_sequence"] for entry in record.history])
     wanted = 1000 * row["k"]
     at = [
