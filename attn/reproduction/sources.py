@@ -4,9 +4,9 @@ Hashed is the syntax tree without docstrings: comments, layout, quotes and redun
 Python 3.11 to 3.13 agree. Modules count whole, with all of ours that they import. Modules of `attn.experiments`
 hold figures and claims too, so there only what the builder reaches counts, definition by definition.
 
-Methods named as in `EVALUATION_METHODS`, and what only they reach (functions, and methods of the same object), have
-hashes of their own: a change there leaves the losses of training as they are, so that a replay of losses cannot speak
-for it.
+Methods named as in `EVALUATION_METHODS`, and what only they reach (functions, modules, and methods of the same
+object), have hashes of their own: a change there leaves the losses of training as they are, so that a replay of
+losses cannot speak for it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,12 @@ def _source_hashes(build: Callable, stamp: tuple[tuple[str, int], ...]) -> dict[
     methods = [method for node in training.statements for method in _evaluation_methods(node, names)]
     if only_evaluated or methods:
         hashes[own + EVALUATION] = _hash([*methods, *only_evaluated])
+    needed = _closure({*training.modules, *_ALWAYS})
     for module in sorted(_closure({*everything.modules, *_ALWAYS})):
         tree = _tree(module)
+        if module not in needed:
+            hashes[module + EVALUATION] = _hash([tree])
+            continue
         names = _evaluation_names([tree])
         hashes[module] = _hash([_training_part(tree, names)])
         if methods := _evaluation_methods(tree, names):

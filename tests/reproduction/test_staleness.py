@@ -255,8 +255,24 @@ def test_a_replay_cannot_speak_for_evaluation(recorded, module, old, new, named)
     recorded.edit(module, old, new)
     found = revalidated(recorded)
     assert found.stale and not found.replayable
-    changed = named if named == SCORE else f"{named}:build (evaluation)"
+    changed = f"{named} (evaluation)" if named == SCORE else f"{named}:build (evaluation)"
     assert found.why == f"changed since: {changed} (a replay of losses cannot speak for {changed})"
+
+
+def test_a_module_that_only_evaluation_uses_belongs_to_it(toy):
+    """Wherever it lies, for instance a search for translations; what training uses as well does not."""
+    toy.file("attn.toy_search").write_text(
+        "from attn.toy_steps import HALF\n\n\ndef best(error):\n    return HALF * error\n"
+    )
+    toy.file("attn.toy_steps").write_text("HALF = 0.5\n")
+    toy.edit(CHAPTER, "from attn.toy_model", "from attn.toy_search import best\nfrom attn.toy_model")
+    toy.edit(CHAPTER, 'Metric(history[-1]["error"]', 'Metric(best(history[-1]["error"])')
+    names = set(source_hashes(toy.experiment().build))
+    assert {"attn.toy_search (evaluation)", "attn.toy_steps (evaluation)"} <= names
+    toy.edit(TOOLS, "WIDTH = 1", "from attn.toy_steps import HALF\n\nWIDTH = int(2 * HALF)")
+    names = set(source_hashes(toy.experiment().build))
+    assert {"attn.toy_search (evaluation)", "attn.toy_steps"} <= names
+    assert "attn.toy_steps (evaluation)" not in names
 
 
 METHODS = """
@@ -327,7 +343,7 @@ def test_hashes_name_what_a_run_depends_on(toy):
     assert {
         MODEL,
         TOOLS,
-        SCORE,
+        f"{SCORE} (evaluation)",
         "attn.training.loop",
         "attn.training.config",
         "attn.training.seeding",
