@@ -274,7 +274,7 @@ class MultiHeadAttention(nn.Module):
 
     def project(self, memory: Tensor) -> KeyValueCache:
         """Keys and values of `memory` [B, S, D], to attend to it several times at the price of one projection."""
-        _check_sequence("memory", memory, self.d_model)
+        check_sequence("memory", memory, self.d_model)
         key, value = F.linear(memory, *self._parts(1)).split(self._rows[1:], dim=-1)
         return KeyValueCache(self._heads(key), self._heads(value))
 
@@ -304,7 +304,7 @@ class MultiHeadAttention(nn.Module):
         Raises:
             ValueError: if a shape does not fit, the mask is not boolean, or `cache` comes with a `memory`.
         """
-        _check_sequence("query", query, self.d_model)
+        check_sequence("query", query, self.d_model)
         if memory is None:
             query, *new = map(self._heads, self.projection(query).split(self._rows, dim=-1))
             new = KeyValueCache(*new)
@@ -360,7 +360,8 @@ def check_dropout(**shares: float) -> None:
             raise ValueError(f"{name} must be a number from 0 to below 1; got {share!r}")
 
 
-def _check_sequence(name: str, sequence: Tensor, d_model: int) -> None:
+def check_sequence(name: str, sequence: Tensor, d_model: int) -> None:
+    """Raise ValueError unless `sequence` is [B, T, d_model]."""
     if sequence.dim() != 3 or sequence.shape[-1] != d_model:
         raise ValueError(f"{name} must have shape [batch, length, {d_model}]; got {list(sequence.shape)}")
 

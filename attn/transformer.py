@@ -382,7 +382,7 @@ class Transformer(nn.Module):
     def _encode(
         self, source: Tensor, *, need_weights: bool = False
     ) -> tuple[Tensor, Tensor | None, tuple[Tensor | None, ...]]:
-        _check_tokens("source", source, self.source_vocab_size)
+        check_tokens("source", source, self.source_vocab_size)
         mask = None if self.padding_index is None else padding_mask(source, self.padding_index)
         hidden = self._embed(source, self.embedding, self.source_positions(source.shape[1]))
         maps = []
@@ -394,7 +394,7 @@ class Transformer(nn.Module):
     def _step(
         self, target: Tensor, state: DecodingState, *, need_weights: bool = False
     ) -> tuple[Tensor, DecodingState, list[tuple[Tensor | None, Tensor | None]]]:
-        _check_tokens("target", target, self.target_vocab_size)
+        check_tokens("target", target, self.target_vocab_size)
         embedding = self.embedding if self.target_embedding is None else self.target_embedding
         hidden = self._embed(target, embedding, self.target_positions(target.shape[1], state.length))
         caches, maps = [], []
@@ -413,7 +413,8 @@ class Transformer(nn.Module):
         return self.dropout(torch.add(positions, F.embedding(tokens, embedding), alpha=self.embedding_scale))
 
 
-def _check_tokens(name: str, tokens: Tensor, vocab_size: int) -> None:
+def check_tokens(name: str, tokens: Tensor, vocab_size: int) -> None:
+    """Raise ValueError unless these are token ids [B, T] of the vocabulary; their values are read on the CPU only."""
     if tokens.dim() != 2 or tokens.dtype not in (torch.int64, torch.int32):
         raise ValueError(
             f"{name} must hold token ids, int64 or int32, of shape [batch, length]; got {tokens.dtype} of shape "
