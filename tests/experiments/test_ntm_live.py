@@ -2,10 +2,11 @@
 
 import pytest
 
-from attn.experiments.ntm.live import BANDS, live_rows
+from attn.experiments.ntm.live import BANDS
 from attn.experiments.ntm.runs import EXPERIMENTS
 from attn.experiments.ntm.tables import SOLVED
 from attn.reproduction.experiment import Metric, Outcome
+from attn.reproduction.live import live_rows
 from attn.reproduction.runner import LiveRun
 from attn.training.loop import TrainingResult
 from tests.experiments.made_up import CPU, PAPER, TASK
@@ -61,16 +62,16 @@ def test_every_task_is_checked_in_order():
     assert list(dict.fromkeys(map(task_of, BANDS))) == list(TASK)
     assert len({band.experiment for band in BANDS}) == len(TASK), "one run a task"
     assert len({band.quantity for band in BANDS}) == len(BANDS)
-    rows = live_rows(runs(PASSES))
+    rows = live_rows(BANDS, runs(PASSES))
     assert [row["quantity"] for row in rows] == [band.quantity for band in BANDS]
 
 
 @pytest.mark.parametrize(("made", "verdict"), [(PASSES, True), (FAILS, False)])
 def test_the_verdict_is_on_the_ntm(made, verdict):
-    rows = live_rows(runs(made))
+    rows = live_rows(BANDS, runs(made))
     assert [row["verdict"] for row in rows] == [verdict] * len(BANDS)
     assert all(row["baseline"] is None for row in rows)
-    against = live_rows(runs(made) | runs(FAILS if verdict else PASSES, "lstm"))
+    against = live_rows(BANDS, runs(made) | runs(FAILS if verdict else PASSES, "lstm"))
     assert [row["verdict"] for row in against] == [verdict] * len(BANDS)
     assert [row["value"] for row in against] == [row["value"] for row in rows]
     assert [row["value"].startswith("not ") for row in against] == [not verdict] * len(BANDS)
@@ -78,10 +79,10 @@ def test_the_verdict_is_on_the_ntm(made, verdict):
 
 
 def test_bands_say_on_which_side_a_run_lies():
-    words = {row["quantity"]: row["value"] for row in live_rows(runs(PASSES))}
+    words = {row["quantity"]: row["value"] for row in live_rows(BANDS, runs(PASSES))}
     by_task = {task_of(band): words[band.quantity] for band in BANDS}
     assert by_task["repeat_copy"] == "below 12" and by_task["ngrams"] == "above -4"
-    words = {row["quantity"]: row["value"] for row in live_rows(runs(FAILS))}
+    words = {row["quantity"]: row["value"] for row in live_rows(BANDS, runs(FAILS))}
     by_task = {task_of(band): words[band.quantity] for band in BANDS}
     assert by_task["repeat_copy"] == "not below 12" and by_task["ngrams"] == "not above -4"
 
@@ -117,8 +118,8 @@ def test_the_distance_from_the_optimum_is_in_standard_errors():
 
 
 def test_no_live_check_without_the_ntm():
-    assert live_rows({}) == live_rows(runs(PASSES, "lstm")) == []
-    assert {row["quantity"] for row in live_rows({"copy/ntm_lstm": live(*PASSES["copy"])})} == {
+    assert live_rows(BANDS, {}) == live_rows(BANDS, runs(PASSES, "lstm")) == []
+    assert {row["quantity"] for row in live_rows(BANDS, {"copy/ntm_lstm": live(*PASSES["copy"])})} == {
         band.quantity for band in BANDS if task_of(band) == "copy"
     }
 
@@ -145,7 +146,7 @@ def test_an_untrained_model_has_what_the_check_reads_and_does_not_pass(name):
     history = [made.evaluate(made.model) for _ in range(5)]
     run = LiveRun(None, live(0, {}).result, made.outcome(made.model, history))
     run.result.history[:] = history
-    rows = live_rows({CHECKED[task]: run})
+    rows = live_rows(BANDS, {CHECKED[task]: run})
     # no model can be better than optimal, an untrained one neither
     expected = [band.level < 0 for band in BANDS if task_of(band) == task]
     assert [row["verdict"] for row in rows] == expected and rows

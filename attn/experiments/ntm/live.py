@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 from attn.evaluation.curves import running_median
 from attn.experiments.ntm.tables import SOLVED
+from attn.reproduction.live import Band
 from attn.reproduction.runner import LiveRun
 
 
@@ -33,34 +32,6 @@ def _gain_from_context(run: LiveRun) -> float:
     return (blind - metrics["bits_per_sequence"].value) / worth
 
 
-@dataclass(frozen=True)
-class Band:
-    """One thing a live run must show.
-
-    Attributes:
-        experiment: of the run that is checked; the LSTM on the same task is its baseline.
-        quantity: for people.
-        value: (run) -> the number.
-        level: it must lie below this, or above it if `above`.
-    """
-
-    experiment: str
-    quantity: str
-    value: Callable[[LiveRun], float]
-    level: float
-    above: bool = False
-
-    def holds(self, run: LiveRun) -> bool:
-        """Whether the run lies on the right side."""
-        value = self.value(run)
-        return value > self.level if self.above else value < self.level
-
-    def words(self, run: LiveRun) -> str:
-        """Which side the run lies on."""
-        side = "above" if self.above else "below"
-        return f"{side} {self.level:g}" if self.holds(run) else f"not {side} {self.level:g}"
-
-
 _BITS, _ANSWER = "bits per output bit", "bits per sequence"
 BANDS = (
     Band("copy/ntm_lstm", f"Copy, 1 to 5 vectors, the training lengths: {_ANSWER}", _cost, SOLVED),
@@ -73,21 +44,3 @@ BANDS = (
          above=True),
     Band("priority_sort/ntm_lstm", f"Priority sort, 3 of 4 vectors: {_BITS}", _metric("bits_per_bit"), 0.85),
 )  # fmt: skip
-
-
-def live_rows(live: Mapping[str, LiveRun]) -> list[dict[str, Any]]:
-    """Rows of the live-check table; a task whose NTM was not selected has none."""
-    rows = []
-    for band in BANDS:
-        ntm = live.get(band.experiment)
-        lstm = live.get(f"{band.experiment.rpartition('/')[0]}/lstm")
-        if ntm is not None:
-            rows.append(
-                {
-                    "quantity": band.quantity,
-                    "value": band.words(ntm),
-                    "baseline": band.words(lstm) if lstm else None,
-                    "verdict": band.holds(ntm),
-                }
-            )
-    return rows
