@@ -19,6 +19,8 @@ COLOURS = {
     "ntm_lstm": "#0072B2",
     "ntm_ff": "#009E73",
     "lstm": "#D55E00",
+    "transformer": "#0072B2",
+    "gru_attention": "#009E73",
     "paper": "#767676",
 }
 # White for 0, black for 1.

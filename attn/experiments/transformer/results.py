@@ -1,0 +1,112 @@
+"""What the chapter shows of its records: learning curves, our own rows, translations, and table 3 as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import log
+from statistics import fmean, stdev
+
+from matplotlib.figure import Figure
+
+from attn.experiments.transformer.runs import LABELS, row_id, row_label, table3_rows
+from attn.reproduction.figures import COLOURS, figure, learning_curves, legend_below, nothing_yet
+from attn.reproduction.grid import BLANK, Grid, Html, plain
+from attn.reproduction.records import Record
+from attn.reproduction.runner import LiveRun
+
+Records = Mapping[str, Sequence[Record]]  # by kind of model
+_BASE = "base"
+
+
+def curves(records: Records) -> Figure:
+    """Perplexity of the validation split over target tokens, every seed and the median of each model."""
+    there = {kind: rows for kind, rows in records.items() if rows}
+    drawing, axes = figure(height=3.2)
+    if not there:
+        return nothing_yet(drawing)
+    seeds = {
+        kind: [[(e["seen"] / 1e6, e["perplexity"]) for e in row.history if e["step"]] for row in rows]
+        for kind, rows in there.items()
+    }
+    learning_curves(
+        axes, seeds, LABELS, xlabel="target tokens seen, millions", ylabel="validation perplexity per subword"
+    )
+    axes.set_yscale("log")
+    legend_below(drawing, axes, n_columns=1)
+    return drawing
+
+
+def own_rows(tables: Mapping[str, Records], test: str) -> Html:
+    """Our models on corpora that are not the paper's.
+
+    Args:
+        tables: by corpus, as a reader should see it named, the runs of each model.
+        test: name of the test split.
+    """
+    grid = Grid(
+        plain("Our models on other corpora: mean and standard deviation over seeds; not comparable with WMT scores"),
+        ["Corpus", "Model", "Parameters", "Validation perplexity", "Validation BLEU", f"BLEU on {test}", "Minutes"],
+    )  # fmt: skip
+    for corpus, records in tables.items():
+        there = {kind: rows for kind, rows in records.items() if rows}
+        for index, (kind, rows) in enumerate(there.items()):
+            size = rows[0].data["run"]["parameters"] / 1e6
+            cells = [f"{LABELS[kind]}, {_seeds(rows)}", f"{size:.2f} million"]
+            cells += [_spread(rows, name, digits) for name, digits in
+                      (("perplexity", 2), ("bleu_validation", 1), (f"bleu_{test}", 1))]  # fmt: skip
+            cells.append(f"{fmean(row.data['run']['seconds'] for row in rows) / 60:.0f}")
+            grid.add([None if index else plain(corpus), *map(plain, cells)])
+    return grid.render()
+
+
+def _seeds(rows: Sequence[Record]) -> str:
+    return "1 seed" if len(rows) == 1 else f"{len(rows)} seeds"
+
+
+def _spread(rows: Sequence[Record], metric: str, digits: int) -> str:
+    values = [row.metric(metric) for row in rows]
+    more = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{more}"
+
+
+def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5) -> Html:
+    """Translations of one run beside source and reference, of sentences evenly spread over the split."""
+    grid = Grid(plain(caption), ["Source", "Translation", "Reference"])
+    if run is not None:
+        arrays = run.outcome.artifact if isinstance(run, LiveRun) else run.artifact()
+        columns = [arrays[f"{use}_{name}"][:count] for name in ("source", "translation", "reference")]
+        for cells in zip(*columns, strict=True):
+            grid.add([plain(cell) if str(cell) else plain(BLANK) for cell in cells])
+    return grid.render()
+
+
+def ablations(records: Records) -> Figure:
+    """Table 3 as a figure: how far each row lies from the base model of the same seed, in cost and in BLEU.
+
+    Args:
+        records: runs by id of the row.
+    """
+    drawing, panels = figure(1, 2, height=5.2, sharey=True)
+    rows = [row for row in table3_rows() if row_id(row) != _BASE and records.get(row_id(row))]
+    bases = {record.key[3]: record for record in records.get(_BASE, ())}
+    if not rows or not bases:
+        return nothing_yet(drawing)
+    printed = table3_rows()[0]
+    measures = (
+        ("cost, nats per subword", lambda r: log(r.metric("perplexity")), lambda row: log(row["ppl_dev"]), 1),
+        ("BLEU", lambda r: r.metric("bleu_validation"), lambda row: row["bleu_dev"], -1),
+    )
+    for panel, (name, ours, theirs, worse) in zip(panels, measures, strict=True):
+        panel.axvline(0, color=COLOURS["paper"], linewidth=0.8)
+        for y, row in enumerate(rows):
+            found = [ours(r) - ours(bases[r.key[3]]) for r in records[row_id(row)] if r.key[3] in bases]
+            panel.plot(found, [y] * len(found), "o", color=COLOURS["transformer"], markersize=4, alpha=0.7,
+                       label="seeds" if y == 0 else None)  # fmt: skip
+            panel.plot(theirs(row) - theirs(printed), y, "|", color="black", markersize=11, markeredgewidth=1.6,
+                       label="the paper, at its size" if y == 0 else None)  # fmt: skip
+        side = "right" if worse > 0 else "left"
+        panel.set(xlabel=f"{name}, minus the base model's\n({side} is worse)")
+    panels[0].set(yticks=range(len(rows)), yticklabels=[row_label(row) for row in rows])
+    panels[0].invert_yaxis()
+    legend_below(drawing, panels[0])
+    return drawing

@@ -1,0 +1,226 @@
+"""Which config of the Transformer's chapter stands for which row at which profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from attn.experiments.transformer.corpora import CorpusConfig
+from attn.experiments.transformer.workloads import (
+    PairsWorkload,
+    RecurrentConfig,
+    SearchConfig,
+    TransformerConfig,
+    TranslationConfig,
+)
+from attn.reproduction.experiment import Experiment
+from attn.reproduction.facts import load_papers
+from attn.training.config import TrainingConfig
+
+PAPER = "vaswani2017"
+LABELS = {
+    "transformer": "Transformer",
+    "base": "Transformer (base model)",
+    "big": "Transformer (big)",
+    "gru_attention": "GRU with additive attention",
+    "lstm": "LSTM without attention",
+}
+TASKS = {
+    "spoken_numbers": "Numbers and dates in words, English to German",
+    "multi30k_en_de": "Multi30k, English to German",
+    "multi30k_en_fr": "Multi30k, English to French",
+    "wmt14_en_de": "WMT14, English to German",
+    "wmt14_en_fr": "WMT14, English to French",
+}
+_TABLE3_COLUMNS = {
+    "N": "n_layers", "d_model": "d_model", "d_ff": "d_ff", "h": "n_heads", "d_k": "head_dim", "d_v": "value_dim",
+}  # fmt: skip
+Row = Mapping[str, Any]
+
+
+def build(config: TranslationConfig, seed: int, device: torch.device) -> PairsWorkload:
+    """Workload of a run."""
+    return PairsWorkload(config, seed, device)
+
+
+# --- the rows of table 3 -----------------------------------------------------------------------------------
+
+
+def table3_rows() -> tuple[Row, ...]:
+    """The rows as printed."""
+    return load_papers()[PAPER].table("table3").rows
+
+
+def row_id(row: Row) -> str:
+    """A row by what it changes, as "h_4", "d_k_16" or "base"."""
+    if row["group"] in ("base", "big"):
+        return row["group"]
+    if "variation" in row:
+        return "learned_positions"
+    names = [*_TABLE3_COLUMNS, "P_drop", "eps_ls"]
+    name = next(name for name in names if row[name] is not None)
+    return f"{name.lower()}_{row[name]:g}".replace(".", "")
+
+
+def complete(row: Row) -> dict[str, Any]:
+    """A row with its blank cells filled in: the base model's values, and d_model / h for the widths of a head."""
+    base = table3_rows()[0]
+    filled = {name: base[name] if row.get(name) is None else row[name] for name in base}
+    for width in ("d_k", "d_v"):
+        if row[width] is None and row["h"] is not None:
+            filled[width] = filled["d_model"] // filled["h"]
+    return filled | {"positions": "learned" if "variation" in row else "sinusoidal"}
+
+
+def printed_model(row: Row) -> TransformerConfig:
+    """The model of a row of table 3 at the paper's size."""
+    full = complete(row)
+    sizes = {field: full[column] for column, field in _TABLE3_COLUMNS.items()}
+    return TransformerConfig(**sizes, dropout=full["P_drop"], positions=full["positions"])
+
+
+def scaled_model(row: Row, base: Mapping[str, int]) -> TransformerConfig:
+    """The model of a row where `base` stands for the paper's base model: every size by the same ratio to it.
+
+    Args:
+        row: of table 3.
+        base: n_layers, d_model, d_ff and n_heads of the small base model.
+
+    Raises:
+        ValueError: if a size would be no whole number.
+    """
+    wanted, paper = printed_model(row), printed_model(table3_rows()[0])
+    own = {
+        **base,
+        "head_dim": base["d_model"] // base["n_heads"],
+        "value_dim": base["d_model"] // base["n_heads"],
+    }
+    sizes = {}
+    for name, value in own.items():
+        size, left = divmod(value * getattr(wanted, name), getattr(paper, name))
+        if left or size < 1:
+            raise ValueError(
+                f"{name} of row {row_id(row)!r} must be a whole number; got {size + left / getattr(paper, name):g}"
+            )
+        sizes[name] = size
+    return replace(wanted, **sizes)
+
+
+# --- configs from the budgets of the facts ------------------------------------------------------------------
+
+
+def _training(budget: Row, d_model: int) -> TrainingConfig:
+    """The paper's optimiser and schedule (Sec. 5.3); `lr` replaces the factor d_model ** -0.5 by a peak rate."""
+    warmup = budget["warmup_steps"]
+    factor = budget["peak_lr"] * warmup**0.5 if "peak_lr" in budget else d_model**-0.5
+    return TrainingConfig(
+        max_steps=budget["steps"],
+        batch_size=budget["tokens_per_batch"],
+        optimizer="adam",
+        betas=(0.9, 0.98),
+        eps=1e-9,
+        lr=factor,
+        schedule="inverse_sqrt",
+        warmup_steps=warmup,
+        grad_clip_norm=budget.get("grad_clip_norm"),
+        grad_accum_steps=budget.get("grad_accum_steps", 1),
+        precision=budget.get("precision", "fp32"),
+        eval_every=budget["evaluate_every"],
+    )
+
+
+def _config(
+    budget: Row, model: TransformerConfig | RecurrentConfig, training: Row, label_smoothing: float
+) -> TranslationConfig:
+    corpus = {**budget["corpus"], "tests": tuple(budget["corpus"].get("tests", ()))}
+    width = model.d_model if isinstance(model, TransformerConfig) else model.hidden_size
+    return TranslationConfig(
+        corpus=CorpusConfig(**corpus),
+        model=model,
+        training=_training(training, width),
+        label_smoothing=label_smoothing,
+        average_every=training.get("average_every"),
+        average_count=training.get("average_count", 5),
+        search=SearchConfig(**budget.get("search", {})),
+    )
+
+
+def _model(settings: Row) -> TransformerConfig | RecurrentConfig:
+    return (RecurrentConfig if "cell" in settings else TransformerConfig)(**settings)
+
+
+def _translation(task: str, kind: str) -> Experiment:
+    """One model on one corpus, at every profile that has a budget for it."""
+    budgets = {p: b for p, b in load_papers()[PAPER].budgets[task].items() if kind in b["models"]}
+    configs = {}
+    for profile, budget in budgets.items():
+        own = budget["models"][kind]
+        training = {**budget["training"], **own.get("training", {})}
+        configs[profile] = _config(budget, _model(own["model"]), training, own.get("label_smoothing", 0.1))
+    return Experiment(
+        id=f"{task}/{kind}",
+        task=task,
+        label=f"{TASKS[task]}, {LABELS[kind]}",
+        tables=("table2",) if task.startswith("wmt14") else (),
+        configs=configs,
+        seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
+        build=build,
+        share=_share,
+    )
+
+
+def _ablation(row: Row) -> Experiment:
+    """A row of table 3: at the paper's sizes in profile "paper", scaled down in the others."""
+    full = complete(row)
+    budgets = load_papers()[PAPER].budgets["table3"]
+    configs = {}
+    for profile, budget in budgets.items():
+        model = printed_model(row) if profile == "paper" else scaled_model(row, budget["base"])
+        training = budget["training"]
+        if profile == "paper":
+            training = {**training, "steps": full["train_steps"]}
+        configs[profile] = _config(budget, model, training, full["eps_ls"])
+    return Experiment(
+        id=f"table3/{row_id(row)}",
+        task="table3",
+        label=f"Table 3, {row_label(row)}",
+        tables=("table3",),
+        configs=configs,
+        seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
+        build=build,
+        share=_share,
+    )
+
+
+def row_label(row: Row) -> str:
+    """A row for people, as "(A) h = 4"."""
+    if row["group"] in ("base", "big"):
+        return row["group"]
+    if "variation" in row:
+        return f"({row['group']}) learned positions"
+    changed = [
+        f"{name} = {row[name]}" for name in [*_TABLE3_COLUMNS, "P_drop", "eps_ls"] if row[name] is not None
+    ]
+    return f"({row['group']}) {', '.join(changed)}"
+
+
+def _share(config: TranslationConfig) -> str:
+    """Target tokens seen beside those of the paper's base model."""
+    recipe = load_papers()[PAPER].recipe
+    whole = recipe["steps"]["base"] * recipe["batch"]["target_tokens"]
+    seen = config.training.max_steps * config.training.batch_size
+    return f"about {seen:,} target tokens, {seen / whole:.2g} of the {whole:,} of the paper's base model"
+
+
+def _kinds(task: str) -> list[str]:
+    budgets = load_papers()[PAPER].budgets[task].values()
+    return [kind for kind in LABELS if any(kind in budget["models"] for budget in budgets)]
+
+
+EXPERIMENTS = (
+    *(_translation(task, kind) for task in TASKS for kind in _kinds(task)),
+    *(_ablation(row) for row in table3_rows()),
+)

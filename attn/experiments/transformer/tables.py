@@ -1,0 +1,152 @@
+"""How the tables of the Transformer's chapter are filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from attn.experiments.transformer.runs import (
+    PAPER,
+    TransformerConfig,
+    printed_model,
+    row_id,
+    row_label,
+    table3_rows,
+)
+from attn.reproduction.experiment import Exact, Measured, Recomputed, TableView
+from attn.reproduction.facts import load_papers
+from attn.reproduction.records import Record
+
+Row = Mapping[str, Any]
+PRINTED_VOCABULARY = 37_000  # "about 37000 tokens" (Sec. 5.1)
+FITTED_VOCABULARY = 41_100  # chosen from the printed column: meets all of its rows but the big model
+_TRAINED_HERE = {"Transformer (base model)": "base", "Transformer (big)": "big"}
+
+
+# --- table 2: training FLOPs ---------------------------------------------------------------------------------
+
+
+def hardware_flops(run: Mapping[str, Any]) -> float:
+    """Training FLOPs as the paper estimates them: seconds times GPUs times sustained single-precision rate.
+
+    Args:
+        run: `days`, `gpus` and `gpu`, as the facts list them.
+    """
+    rates = load_papers()[PAPER].recipe["training_cost"]["sustained_tflops"]
+    return run["days"] * 86_400 * run["gpus"] * rates[run["gpu"]] * 1e12
+
+
+def _flops(column: str):
+    def compute(row: Row) -> float | None:
+        runs = load_papers()[PAPER].recipe["training_cost"]["runs"]
+        found = [run for run in runs if run["model"] == row["model"] and column in run["columns"]]
+        if not found:
+            return None
+        (run,) = found
+        if "of" in run:  # an ensemble of systems like one that is printed
+            rows = load_papers()[PAPER].table("table2").rows
+            return run["systems"] * next(one[column] for one in rows if one["model"] == run["of"])
+        return hardware_flops(run)
+
+    return compute
+
+
+def model_flops(
+    model: TransformerConfig, *, vocab_size: int, source_tokens: float, target_tokens: float
+) -> float:
+    """Arithmetic of training itself: 6 FLOPs for each weight and each token that meets it, attention scores left out.
+
+    The encoder's weights meet source tokens, the decoder's and the softmax's target tokens; looking up an embedding
+    costs nothing. Two FLOPs are the forward pass, four the backward pass.
+
+    Args:
+        model: sizes.
+        vocab_size: rows of the shared embedding.
+        source_tokens, target_tokens: seen in all of training.
+    """
+    network = _on_meta(model, vocab_size)
+    encoder, decoder = (
+        sum(p.numel() for p in stack.parameters() if p.dim() == 2)
+        for stack in (network.encoder, network.decoder)
+    )
+    return 6 * (encoder * source_tokens + (decoder + network.embedding.numel()) * target_tokens)
+
+
+def _on_meta(model: TransformerConfig, vocab_size: int) -> torch.nn.Module:
+    """The model without numbers, so that the big one needs no memory."""
+    with torch.device("meta"):
+        return model.build(vocab_size)
+
+
+def _bleu(task: str):
+    def experiment(row: Row) -> str | None:
+        kind = _TRAINED_HERE.get(row["model"])
+        return f"{task}/{kind}" if kind else None
+
+    return Measured(experiment, lambda row, record: record.metric("bleu_test"), unit="BLEU")
+
+
+# --- table 3 -------------------------------------------------------------------------------------------------
+
+
+def parameters(row: Row, vocab_size: int = PRINTED_VOCABULARY) -> float:
+    """Millions of parameters of the model that a row describes."""
+    network = _on_meta(printed_model(row), vocab_size)
+    return sum(p.numel() for p in network.parameters()) / 1e6
+
+
+def fitted_rows() -> list[dict[str, Any]]:
+    """The parameter column three times: printed, with the stated vocabulary, and with the one fitted to it."""
+    return [
+        {
+            "row": row_label(row),
+            "printed": row["params_million"],
+            "stated": parameters(row),
+            "fitted": parameters(row, FITTED_VOCABULARY),
+        }
+        for row in table3_rows()
+        if row["params_million"] is not None
+    ]
+
+
+def _why_parameters(row: Row) -> str | None:
+    return load_papers()[PAPER].exact_fact("params_table3")["finding"] if row["params_million"] else None
+
+
+def _measured(metric: str, unit: str) -> Measured:
+    return Measured(
+        lambda row: f"table3/{row_id(row)}", lambda row, record: _metric(record, metric), unit=unit
+    )
+
+
+def _metric(record: Record, name: str) -> float:
+    return record.metric(name)
+
+
+TABLES = (
+    TableView(
+        id="table2",
+        label=lambda row: row["model"],
+        label_columns=("model",),
+        cells={
+            "bleu_en_de": _bleu("wmt14_en_de"),
+            "bleu_en_fr": _bleu("wmt14_en_fr"),
+            "flops_en_de": Recomputed(_flops("flops_en_de")),
+            "flops_en_fr": Recomputed(_flops("flops_en_fr")),
+        },
+    ),
+    TableView(
+        id="table3",
+        label=row_label,
+        label_columns=("group",),
+        settings=("N", "d_model", "d_ff", "h", "d_k", "d_v", "P_drop", "eps_ls", "train_steps"),
+        cells={
+            "ppl_dev": _measured("perplexity", "perplexity per subword"),
+            "bleu_dev": _measured("bleu_validation", "BLEU"),
+            "params_million": Exact(parameters, note=_why_parameters),
+        },
+        command=lambda row: f"attn run {PAPER} --experiment table3/{row_id(row)} --profile cpu",
+    ),
+)

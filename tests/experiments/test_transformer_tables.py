@@ -1,0 +1,93 @@
+"""Chapter 1's computed cells against the print and against hand-made sums."""
+
+import pytest
+
+from attn.experiments.transformer import tables
+from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, printed_model, table3_rows
+from attn.experiments.transformer.tables import TABLES, fitted_rows, hardware_flops, model_flops, parameters
+from attn.reproduction.facts import load_papers
+from attn.reproduction.scoreboard import agrees
+
+FACTS = load_papers()[PAPER]
+VIEWS = {view.id: view for view in TABLES}
+
+
+@pytest.mark.parametrize("column", ["flops_en_de", "flops_en_fr"])
+def test_hardware_seconds_give_every_printed_flop_count_whose_hardware_is_known(column):
+    rows = FACTS.table("table2").rows
+    printed = [row[column] for row in rows]
+    for row in rows:
+        value = VIEWS["table2"].cells[column].compute(row)
+        if value is not None:
+            assert agrees(value, row[column], printed), row["model"]
+        else:
+            assert row[column] is None or row["model"] == "Deep-Att + PosUnk"
+
+
+def test_hardware_flops_by_hand():
+    assert hardware_flops({"days": 0.5, "gpus": 8, "gpu": "P100"}) == 43_200 * 8 * 9.5e12
+    assert hardware_flops({"days": 1, "gpus": 2, "gpu": "K80"}) == pytest.approx(86_400 * 2 * 2.8e12)
+
+
+def test_only_the_two_models_of_the_paper_have_a_bleu_of_ours():
+    rule = VIEWS["table2"].cells["bleu_en_de"]
+    rows = {row["model"]: rule.experiment(row) for row in FACTS.table("table2").rows}
+    assert {model: name for model, name in rows.items() if name} == {
+        "Transformer (base model)": "wmt14_en_de/base",
+        "Transformer (big)": "wmt14_en_de/big",
+    }
+
+
+def test_arithmetic_of_training_by_hand():
+    """Attention 4 d^2, decoder twice; feed-forward 2 d d_ff; softmax V d. Six FLOPs a weight and token."""
+    base = printed_model(table3_rows()[0])
+    d, d_ff, vocabulary = 512, 2048, 37_000
+    encoder, decoder = 6 * (4 * d * d + 2 * d * d_ff), 6 * (8 * d * d + 2 * d * d_ff)
+    found = model_flops(base, vocab_size=vocabulary, source_tokens=3.0, target_tokens=5.0)
+    assert found == 6 * (encoder * 3 + (decoder + vocabulary * d) * 5)
+
+
+def test_the_base_model_uses_less_than_a_third_of_its_hardware():
+    base = printed_model(table3_rows()[0])
+    tokens = 25_000 * 100_000
+    arithmetic = model_flops(base, vocab_size=37_000, source_tokens=tokens, target_tokens=tokens)
+    assert 0.25 < arithmetic / 3.283e18 < 0.3
+
+
+def test_parameters_are_those_of_the_facts():
+    computed = FACTS.exact_fact("params_table3")["computed_million_at_V37000"]
+    by_group = {
+        (row["group"], row["N"], row["d_model"], row["d_ff"], row["h"], row["d_k"]): row
+        for row in table3_rows()
+    }
+    expected = {
+        ("base", 6, 512, 2048, 8, 64): "base", ("B", None, None, None, None, 16): "B_dk16",
+        ("B", None, None, None, None, 32): "B_dk32", ("C", 2, None, None, None, None): "C_N2",
+        ("C", 8, None, None, None, None): "C_N8", ("C", None, 256, None, None, 32): "C_d256",
+        ("C", None, 1024, None, None, 128): "C_d1024", ("C", None, None, 4096, None, None): "C_ff4096",
+        ("big", 6, 1024, 4096, 16, None): "big", ("A", None, None, None, 32, 16): "A_all",
+    }  # fmt: skip
+    for key, name in expected.items():
+        assert parameters(by_group[key]) == pytest.approx(computed[name], abs=5e-4), name
+
+
+def test_the_stated_vocabulary_meets_no_printed_count_and_the_fitted_one_all_but_the_big_model_s():
+    rows = fitted_rows()
+    assert len(rows) == 11
+    assert not [row for row in rows if agrees(row["stated"], row["printed"])]
+    assert [row["row"] for row in rows if not agrees(row["fitted"], row["printed"])] == ["big"]
+
+
+def test_every_row_of_table_3_has_its_runs_and_the_parameters_their_reason():
+    ids = {experiment.id for experiment in EXPERIMENTS}
+    view = VIEWS["table3"]
+    for row in table3_rows():
+        assert {view.cells[name].experiment(row) for name in ("ppl_dev", "bleu_dev")} <= ids
+        assert f"--experiment {view.cells['bleu_dev'].experiment(row)} " in view.command(row)
+        note = view.cells["params_million"].note(row)
+        assert (note is None) == (row["params_million"] is None)
+
+
+def test_parameter_counts_need_no_memory():
+    network = tables._on_meta(printed_model(table3_rows()[-1]), 37_000)
+    assert {parameter.device.type for parameter in network.parameters()} == {"meta"}
