@@ -91,14 +91,18 @@ class ChapterState:
         }
         if name in view.settings:
             return cell | {"kind": "setting", "state": "setting"}
-        if quoted or row.get(name) is None:
-            return cell | {"kind": "quoted", "state": "quoted"}
+        theirs = cell | {"kind": "quoted", "state": "quoted"}
+        if row.get(name) is None:
+            return theirs
         rule = view.cells[name]
+        if quoted and not isinstance(rule, Recomputed):
+            return theirs
         if isinstance(rule, Measured):
             return cell | self._measured(rule, row)
-        return cell | _computed(
-            rule, row, name, [other.get(name) for other in self.paper.table(view.id).rows]
-        )
+        column = [other.get(name) for other in self.paper.table(view.id).rows]
+        found = _computed(rule, row, name, column)
+        # what cannot be computed of another system stays quoted; of the paper's own it is still to come
+        return theirs if quoted and found["state"] == "pending" else cell | found
 
     def _measured(self, rule: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
         values, detail, stale = {}, {}, False

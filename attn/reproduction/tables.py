@@ -57,19 +57,25 @@ def printed_decimals(values: Iterable[Any]) -> int:
     return max((max(0, -Decimal(repr(value)).normalize().as_tuple().exponent) for value in floats), default=0)
 
 
+# From here on numbers, such as FLOPs of a training, are written with an exponent.
+_SCIENTIFIC = 1e15
+
+
 def format_number(value: Any, decimals: int | None = None) -> str:
     """A number as the paper would print it; text and None pass through as text and a dash.
 
     Args:
         value: number, text or None.
         decimals: digits after the point. None prints the number as it is. A number that would round
-            to zero although it is not zero keeps two significant digits instead.
+            to zero although it is not zero keeps two significant digits instead, and a huge one three.
     """
     if value is None:
         return BLANK
     if not is_number(value) or not isfinite(value):
         return str(value)
-    if decimals is None:
+    if abs(value) >= _SCIENTIFIC:
+        text = _plain_exponent(f"{value:.3g}")
+    elif decimals is None:
         text = _plain_exponent(f"{value:,}")
     elif value and round(value, decimals) == 0:
         text = _plain_exponent(f"{value:.2g}")
@@ -81,8 +87,8 @@ def format_number(value: Any, decimals: int | None = None) -> str:
 
 
 def _plain_exponent(text: str) -> str:
-    """`3e-05` as `3e-5`."""
-    return re.sub(r"e([+-])0*(?=\d)", r"e\1", text)
+    """`3e-05` as `3e-5`, `3e+18` as `3e18`."""
+    return re.sub(r"e(-?)\+?0*(?=\d)", r"e\1", text)
 
 
 def format_spread(std: float, decimals: int) -> str:
@@ -99,7 +105,8 @@ def format_difference(value: Any, paper: Any, decimals: int) -> str:
     difference = value - paper
     if round(difference, decimals) == 0:
         return "0"
-    text = f"{difference:+,.{decimals}f}"
+    is_huge = abs(paper) >= _SCIENTIFIC
+    text = _plain_exponent(f"{difference:+.2g}") if is_huge else f"{difference:+,.{decimals}f}"
     if paper:
         text += f" ({100 * difference / abs(paper):+.1f}%)"
     return text.replace("-", "−")

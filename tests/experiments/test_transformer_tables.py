@@ -3,6 +3,7 @@
 import pytest
 
 from attn.experiments.transformer import tables
+from attn.experiments.transformer.complexity import law_texts
 from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, printed_model, table3_rows
 from attn.experiments.transformer.tables import TABLES, fitted_rows, hardware_flops, model_flops, parameters
 from attn.reproduction.facts import load_papers
@@ -10,6 +11,19 @@ from attn.reproduction.scoreboard import agrees
 
 FACTS = load_papers()[PAPER]
 VIEWS = {view.id: view for view in TABLES}
+
+
+def test_the_laws_of_table_1_are_measured_as_printed():
+    for row in FACTS.table("table1").rows:
+        for column, rule in VIEWS["table1"].cells.items():
+            assert rule.compute(row) == row[column], (row["layer_type"], column)
+
+
+def test_another_layer_has_other_laws():
+    """A recurrence in attention's row, and paths that do not shorten with a wider reach, are seen."""
+    assert law_texts("Recurrent") == {
+        "complexity_per_layer": "O(n * d^2)", "sequential_operations": "O(n)", "max_path_length": "O(n)",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("column", ["flops_en_de", "flops_en_fr"])

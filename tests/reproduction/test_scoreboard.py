@@ -151,10 +151,16 @@ def test_exact_recomputed_fitted_and_pending_cells(status):
     )
 
 
-def test_quoted_rows_are_not_computed(status):
+def test_of_quoted_rows_only_arithmetic_on_quoted_facts_is_computed(status):
     (table,) = [t for t in status()["tables"] if t["id"] == "table1_sizes"]
     assert [row["quoted"] for row in table["rows"]] == [False, False, True]
     quoted = {cell["column"]: cell for cell in table["rows"][2]["cells"]}
+    ratio = quoted.pop("ratio")
+    assert (ratio["kind"], ratio["state"], ratio["values"]) == (
+        "recomputed",
+        "differs",
+        {"recomputed": 1 / 9},
+    )
     assert {cell["state"] for cell in quoted.values()} == {"quoted", "setting"}
     assert all(cell["values"] == {} for cell in quoted.values())
     assert quoted["weights"]["paper"] == 10

@@ -1,8 +1,7 @@
 """Table 1 of the paper, measured on real layers: operations, operations in sequence, and lengths of paths (Sec. 4).
 
 Operations are multiply-adds of matrix products and convolutions, counted while the modules run. What must happen in
-sequence is read off the graph that autograd makes. Which positions a position reaches is read off gradients of one
-layer.
+sequence is read off the graph that autograd makes. Which positions a position reaches is read off gradients of a layer.
 
 Symbols: n sequence length, d width, k kernel size, r neighbourhood. Layers are named as the table prints them, with
 "LSTM" and "GRU" besides.
@@ -10,7 +9,7 @@ Symbols: n sequence length, d width, k kernel size, r neighbourhood. Layers are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attn.attention import MultiHeadAttention
+from attn.experiments.transformer.fits import Exponents, fit_law, fit_powers
 from attn.layer_types import DilatedConvolutions, RestrictedSelfAttention
 from attn.reproduction.facts import FactTable
 
@@ -116,57 +116,24 @@ def multiply_adds(kind: str, seq_len: int, d_model: int, reach: int | None = Non
     )  # 2 operations a multiply-add
 
 
-@dataclass(frozen=True)
-class Exponents:
-    """A product of powers fitted to counts by least squares on logarithms.
-
-    Attributes:
-        powers: exponent of each size, by its symbol.
-        errors: standard error of each exponent.
-        largest_error: of all counts, the largest distance from the fit, as a share of the count. Rounding alone where
-            the counts are such a product exactly.
-    """
-
-    powers: Mapping[str, float]
-    errors: Mapping[str, float]
-    largest_error: float
-
-    def __str__(self) -> str:
-        return " ".join(f"{symbol}^{power:.2f}" for symbol, power in self.powers.items())
-
-
-def fit_powers(sizes: Mapping[str, Sequence[float]], counts: Sequence[float]) -> Exponents:
-    """Fit count = c * size_1^p_1 * size_2^p_2 ...
-
-    Args:
-        sizes: by symbol, the size at each count, not all equal.
-        counts: positive.
-    """
-    design = np.column_stack([np.ones(len(counts)), *(np.log(np.asarray(s, float)) for s in sizes.values())])
-    target = np.log(np.asarray(counts, float))
-    found, *_ = np.linalg.lstsq(design, target, rcond=None)
-    left = target - design @ found
-    variance = left @ left / max(1, len(target) - design.shape[1])
-    errors = np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
-    powers, errors = (dict(zip(sizes, map(float, row[1:]), strict=True)) for row in (found, errors))
-    return Exponents(powers, errors, float(np.abs(np.expm1(left)).max()))
-
-
-def exponents(kind: str, *, part: str = "term") -> Exponents:
-    """Exponents of n and d, and of k or r where there is one, over `LENGTHS`, `WIDTHS` and the lists of reaches.
+def exponents(
+    kind: str, *, part: str = "term", lengths: Sequence[int] = LENGTHS, widths: Sequence[int] = WIDTHS
+) -> Exponents:
+    """Exponents of n and d, and of k or r where there is one, over a grid of these and of the lists of reaches.
 
     Args:
         kind: as in `build`.
         part: of `Cost`: "term", "projections" or "total".
+        lengths: n.
+        widths: d.
     """
     symbol, reaches = {CONVOLUTION: ("k", KERNELS), RESTRICTED: ("r", NEIGHBOURHOODS)}.get(
         kind, ("", (None,))
     )
-    grid = [(n, d, reach) for n in LENGTHS for d in WIDTHS for reach in reaches]
+    grid = [(n, d, reach) for n in lengths for d in widths for reach in reaches]
     counts = [getattr(multiply_adds(kind, *sizes), part) for sizes in grid]
-    lengths, widths, reaches = zip(*grid, strict=True)
-    sizes = {"n": lengths, "d": widths} | ({symbol: reaches} if symbol else {})
-    return fit_powers(sizes, counts)
+    columns = dict(zip(("n", "d", symbol), zip(*grid, strict=True), strict=True))
+    return fit_powers({name: column for name, column in columns.items() if name}, counts)
 
 
 def crossing(first: str, second: str, d_model: int, *, part: str = "term", longest: int = 4096) -> int | None:
@@ -290,36 +257,7 @@ def _time_steps(seq_len: int) -> int:
     return count
 
 
-# --- laws ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Law:
-    """How a count grows with n.
-
-    Attributes:
-        name: "1", "n" or "log n".
-        slope: of the line over n or over log2 n; 0 for a constant.
-        start: the line's value at 0.
-        largest_error: the largest distance of a count from it; up to 1 where counts are rounded up.
-    """
-
-    name: str
-    slope: float
-    start: float
-    largest_error: float
-
-
-def fit_law(lengths: Sequence[int], counts: Sequence[int]) -> Law:
-    """The law among constant, line over n and line over log2 n that lies closest to the counts, in squares."""
-    if len(set(counts)) == 1:
-        return Law("1", 0.0, float(counts[0]), 0.0)
-    found = []
-    for name, x in (("n", np.asarray(lengths, float)), ("log n", np.log2(lengths))):
-        slope, start = np.polyfit(x, counts, 1)
-        left = counts - (slope * x + start)
-        found.append((left @ left, Law(name, float(slope), float(start), float(np.abs(left).max()))))
-    return min(found, key=lambda pair: pair[0])[1]
+# --- table 1 ------------------------------------------------------------------------------------------------
 
 
 def chains(kind: str, lengths: Sequence[int] = CHAIN_LENGTHS) -> dict[int, int]:
@@ -330,6 +268,38 @@ def chains(kind: str, lengths: Sequence[int] = CHAIN_LENGTHS) -> dict[int, int]:
 def paths(kind: str, lengths: Sequence[int] = PATH_LENGTHS, **options: Any) -> dict[int, int]:
     """`path_length` by n."""
     return {n: path_length(kind, n, **options) for n in lengths}
+
+
+@cache
+def law_texts(kind: str) -> dict[str, str]:
+    """The measured laws in the notation of table 1, from short sequences and narrow layers.
+
+    Args:
+        kind: a name of `LAYERS`.
+
+    Returns:
+        `complexity_per_layer`, `sequential_operations` and `max_path_length`.
+    """
+    powers = exponents(kind, lengths=(64, 128), widths=(32, 64)).powers
+    order = sorted(powers, key="krnd".index)
+    factors = [f"{symbol}^{round(powers[symbol])}".removesuffix("^1") for symbol in order]
+    chain = chains(kind, (4, 8, 16))
+    return {
+        "complexity_per_layer": f"O({' * '.join(factors)})",
+        "sequential_operations": f"O({fit_law(list(chain), list(chain.values())).name})",
+        "max_path_length": f"O({_path_text(kind)})",
+    }
+
+
+def _path_text(kind: str) -> str:
+    """How the longest path grows with n, and with k or r where there is one."""
+    symbol, reaches = {CONVOLUTION: ("k", (3, 9)), RESTRICTED: ("r", (5, 9))}.get(kind, ("", (None,)))
+    found = [paths(kind, (8, 16, 32, 64), **({"reach": r} if r else {})) for r in reaches]
+    laws = [fit_law(list(path), list(path.values())) for path in found]
+    text = laws[0].name
+    if symbol and laws[-1].slope < laws[0].slope:  # what a layer reaches further shortens the path
+        text = f"log_{symbol}(n)" if text == "log n" else f"{text}/{symbol}"
+    return text
 
 
 def table_rows(printed: FactTable, *, seq_len: int = 512, d_model: int = 512) -> list[dict[str, Any]]:
