@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from attn.reproduction import runner, tables
@@ -114,4 +115,5 @@ def source(*objects: Callable) -> Any:
     """The code of functions or classes, as it stands in the library."""
     from IPython.display import Code
 
-    return Code("\n\n".join(inspect.getsource(item).rstrip() for item in objects), language="python")
+    listings = (dedent(inspect.getsource(item)).rstrip() for item in objects)
+    return Code("\n\n".join(listings), language="python")

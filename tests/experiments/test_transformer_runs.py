@@ -78,7 +78,7 @@ def test_every_row_has_an_id_and_a_label_of_its_own():
         "eps_ls_02",
         "big",
     } <= set(ROWS)
-    assert row_label(ROWS["h_4"]) == "(A) h = 4, d_k = 128, d_v = 128"
+    assert row_label(ROWS["h_4"]) == "(A) h = 4"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from matplotlib.figure import Figure
 
 from attn.experiments.transformer.runs import LABELS, row_id, row_label, table3_rows
+from attn.experiments.transformer.tables import FITTED_VOCABULARY, PRINTED_VOCABULARY, fitted_rows
 from attn.reproduction.figures import COLOURS, figure, learning_curves, legend_below, nothing_yet
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
@@ -16,6 +17,7 @@ from attn.reproduction.runner import LiveRun
 
 Records = Mapping[str, Sequence[Record]]  # by kind of model
 _BASE = "base"
+_NO_RECORDS = Html('<p class="attn-note">no records yet</p>', "no records yet")
 
 
 def curves(records: Records) -> Figure:
@@ -56,7 +58,7 @@ def own_rows(tables: Mapping[str, Records], test: str) -> Html:
                       (("perplexity", 2), ("bleu_validation", 1), (f"bleu_{test}", 1))]  # fmt: skip
             cells.append(f"{fmean(row.data['run']['seconds'] for row in rows) / 60:.0f}")
             grid.add([None if index else plain(corpus), *map(plain, cells)])
-    return grid.render()
+    return grid.render() if grid.rows else _NO_RECORDS
 
 
 def _seeds(rows: Sequence[Record]) -> str:
@@ -70,13 +72,29 @@ def _spread(rows: Sequence[Record], metric: str, digits: int) -> str:
 
 
 def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5) -> Html:
-    """Translations of one run beside source and reference, of sentences evenly spread over the split."""
-    grid = Grid(plain(caption), ["Source", "Translation", "Reference"])
-    if run is not None:
-        arrays = run.outcome.artifact if isinstance(run, LiveRun) else run.artifact()
-        columns = [arrays[f"{use}_{name}"][:count] for name in ("source", "translation", "reference")]
-        for cells in zip(*columns, strict=True):
-            grid.add([plain(cell) if str(cell) else plain(BLANK) for cell in cells])
+    """Translations of one run between source and reference, of sentences evenly spread over the split."""
+    if run is None:
+        return _NO_RECORDS
+    grid = Grid(plain(caption), ["", "Sentence"])
+    arrays = run.outcome.artifact if isinstance(run, LiveRun) else run.artifact()
+    sides = ("source", "translation", "reference")
+    for sentences in zip(*(arrays[f"{use}_{side}"][:count] for side in sides), strict=True):
+        for side, sentence in zip(sides, sentences, strict=True):
+            grid.add([plain(side), plain(sentence or BLANK)], "attn-first" if side == "source" else "")
+    return grid.render()
+
+
+def fitted_table() -> Html:
+    """The parameter column of table 3 with the stated vocabulary and with the one that was fitted to it."""
+    columns = ["Row", "Printed", f"Vocabulary of {PRINTED_VOCABULARY:,}, as stated"]
+    columns.append(f"Vocabulary of {FITTED_VOCABULARY:,}, fitted")
+    grid = Grid(plain("Table 3 of the paper: parameters in millions"), columns)
+    for row in fitted_rows():
+        computed = [
+            f"{row[name]:.1f} ({'equal' if round(row[name]) == row['printed'] else 'not equal'})"
+            for name in ("stated", "fitted")
+        ]
+        grid.add([plain(row["row"]), plain(row["printed"]), *map(plain, computed)])
     return grid.render()
 
 

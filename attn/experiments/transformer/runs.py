@@ -60,9 +60,13 @@ def row_id(row: Row) -> str:
         return row["group"]
     if "variation" in row:
         return "learned_positions"
-    names = [*_TABLE3_COLUMNS, "P_drop", "eps_ls"]
-    name = next(name for name in names if row[name] is not None)
+    name = _changed(row)
     return f"{name.lower()}_{row[name]:g}".replace(".", "")
+
+
+def _changed(row: Row) -> str:
+    """The first column that a row prints; a width of heads follows from those before it."""
+    return next(name for name in (*_TABLE3_COLUMNS, "P_drop", "eps_ls") if row[name] is not None)
 
 
 def complete(row: Row) -> dict[str, Any]:
@@ -196,15 +200,13 @@ def _ablation(row: Row) -> Experiment:
 
 
 def row_label(row: Row) -> str:
-    """A row for people, as "(A) h = 4"."""
+    """A row for people, by the first thing that it changes: "(A) h = 4"."""
     if row["group"] in ("base", "big"):
         return row["group"]
     if "variation" in row:
         return f"({row['group']}) learned positions"
-    changed = [
-        f"{name} = {row[name]}" for name in [*_TABLE3_COLUMNS, "P_drop", "eps_ls"] if row[name] is not None
-    ]
-    return f"({row['group']}) {', '.join(changed)}"
+    name = _changed(row)
+    return f"({row['group']}) {name} = {row[name]}"
 
 
 def _share(config: TranslationConfig) -> str:

@@ -1,0 +1,137 @@
+"""What chapter 1 shows of its records, from made-up ones, and its live check."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from attn.experiments.transformer import CHAPTER, results
+from attn.experiments.transformer.live import BANDS
+from attn.experiments.transformer.runs import PAPER, row_id, table3_rows
+from attn.reproduction.experiment import Metric, Outcome
+from attn.reproduction.live import live_rows
+from attn.reproduction.records import Record
+from attn.reproduction.runner import LiveRun
+from tests.reproduction.toy import record_data
+
+
+def record(experiment, seed, **metrics):
+    history = [{"step": 10 * i, "seen": 1e6 * i, "perplexity": 50 / (i + 1)} for i in range(4)]
+    data = record_data(PAPER, experiment, seed, metrics, history=history)
+    return Record(Path(f"{experiment}/seed{seed}.json"), data | {"artifact": None})
+
+
+def translations(n_seeds, bleu=30.0):
+    return [
+        record(
+            "multi30k_en_de/transformer",
+            seed,
+            perplexity=8.0,
+            bleu_validation=bleu + seed,
+            bleu_test=bleu - seed,
+        )
+        for seed in range(n_seeds)
+    ]
+
+
+def live(task="spoken_numbers/transformer", *, exact=0.9, bleu=95.0, perplexity=1.1):
+    values = {"exact_test": exact, "bleu_test": bleu, "perplexity": perplexity}
+    metrics = {name: Metric(value, "unit", "made up") for name, value in values.items()}
+    sentences = {
+        f"test_{side}": np.array([f"{side} {i}" for i in range(8)])
+        for side in ("source", "translation", "reference")
+    }
+    return {task: LiveRun(None, SimpleNamespace(history=[]), Outcome(metrics, sentences))}
+
+
+def test_our_rows_have_mean_and_spread_over_seeds():
+    text = repr(results.own_rows({"Captions": {"transformer": translations(3), "lstm": []}}, "test"))
+    assert "Transformer, 3 seeds" in text and "LSTM" not in text
+    assert "31.0 ± 1.0" in text and "29.0 ± 1.0" in text and "8.00 ± 0.00" in text
+    one = repr(results.own_rows({"Captions": {"transformer": translations(1)}}, "test"))
+    assert "1 seed" in one and "±" not in one.split("---")[-1]
+
+
+def test_without_records_everything_says_so():
+    assert repr(results.own_rows({"Captions": {"transformer": []}}, "test")) == "no records yet"
+    assert repr(results.samples(None, "test", "Sentences")) == "no records yet"
+    for drawing in (results.curves({"transformer": []}), results.ablations({})):
+        assert [text.get_text() for text in drawing.texts] == ["no records yet"]
+
+
+def test_curves_are_perplexity_over_tokens_from_the_first_update_on():
+    (axes,) = results.curves({"transformer": translations(2), "lstm": []}).axes
+    seeds = [line.get_xydata().tolist() for line in axes.lines]
+    assert seeds == 3 * [[[1.0, 25.0], [2.0, 50 / 3], [3.0, 12.5]]], "two seeds and their median"
+    assert axes.get_yscale() == "log"
+
+
+def test_samples_have_source_translation_and_reference_in_turn():
+    (run,) = live().values()
+    lines = repr(results.samples(run, "test", "Sentences", count=2)).splitlines()[3:]
+    assert [line.split() for line in lines] == [
+        [side, side, str(i)] for i in range(2) for side in ("source", "translation", "reference")
+    ]
+
+
+def test_an_empty_translation_is_a_dash():
+    (run,) = live().values()
+    run.outcome.artifact["test_translation"][0] = ""
+    assert repr(results.samples(run, "test", "Sentences", count=1)).splitlines()[4].split() == [
+        "translation",
+        "–",
+    ]
+
+
+def ablation_records():
+    found = {}
+    for index, row in enumerate(table3_rows()):
+        name = row_id(row)
+        values = [(2.0 * 1.1**index, 80.0 - index + seed) for seed in range(2)]
+        found[name] = [
+            record(f"table3/{name}", seed, perplexity=ppl, bleu_validation=bleu)
+            for seed, (ppl, bleu) in enumerate(values)
+        ]
+    return found
+
+
+def test_ablations_are_differences_from_the_base_model_of_the_same_seed():
+    cost, bleu = results.ablations(ablation_records()).axes
+    labels = [label.get_text() for label in cost.get_yticklabels()]
+    assert labels[:2] == ["(A) h = 1", "(A) h = 4"] and labels[-1] == "big" and len(labels) == 19
+    dots = [line for line in cost.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots[2].get_xdata(), 3 * np.log(1.1), err_msg="the fourth row of the table")
+    dots = [line for line in bleu.lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(dots[2].get_xdata(), [-3, -3])
+    marks = [line for line in bleu.lines if line.get_marker() == "|"]
+    np.testing.assert_allclose(marks[0].get_xdata(), [24.9 - 25.8])
+
+
+def test_a_row_without_records_is_left_out_of_the_figure():
+    records = ablation_records() | {"h_4": []}
+    assert "(A) h = 4" not in [
+        label.get_text() for label in results.ablations(records).axes[0].get_yticklabels()
+    ]
+    assert [t.get_text() for t in results.ablations(records | {"base": []}).texts] == ["no records yet"]
+
+
+def test_the_fitted_vocabulary_meets_all_but_the_big_model_and_says_which():
+    lines = repr(results.fitted_table()).splitlines()[3:]
+    assert [line.count("(equal)") for line in lines] == [1] * 10 + [0]
+    assert "63.0 (not equal)" in lines[0] and "65.1 (equal)" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "failing"), [({}, 0), ({"exact": 0.5}, 1), ({"bleu": 20.0}, 1), ({"perplexity": 4.0}, 1)]
+)
+def test_each_band_of_the_live_check_can_fail(changes, failing):
+    rows = live_rows(BANDS, live(**changes))
+    assert len(rows) == len(BANDS) and sum(not row["verdict"] for row in rows) == failing
+
+
+def test_the_live_check_has_its_run_and_its_baseline():
+    live_experiments = {e.id for e in CHAPTER.experiments if "ci" in e.configs}
+    assert live_experiments == {"spoken_numbers/transformer", "spoken_numbers/lstm"}
+    rows = live_rows(BANDS, live() | live("spoken_numbers/lstm", exact=0.5, bleu=60.0, perplexity=1.5))
+    assert {row["baseline"].startswith("not ") for row in rows} == {True}
