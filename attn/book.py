@@ -27,7 +27,8 @@ from attn.reproduction.facts import FactTable, Paper, load_papers
 from attn.reproduction.grid import Cell, Grid, Html, linked, plain
 from attn.reproduction.overview import alt_text, overview_figure
 from attn.reproduction.paths import results_dir
-from attn.reproduction.records import load_records, to_csv
+from attn.reproduction.records import Skipped, load_records, to_csv
+from attn.reproduction.speed import BENCHMARKS, Speed, command, load_speed, of_benchmark, speed_table
 
 # What a reader needs to know of the environment; the records hold the versions they were made with.
 PACKAGES = "torch numpy safetensors scipy matplotlib papermill jupyter-book sphinx myst-nb".split()
@@ -58,6 +59,11 @@ class Book:
     def records(self) -> Sequence[Any]:
         """Valid records; the others are named in the status."""
         return load_records(self.results)[0] if self.results.is_dir() else []
+
+    @cached_property
+    def speed(self) -> tuple[Sequence[Speed], Sequence[Skipped]]:
+        """Valid results of the benchmarks, and the files that are none."""
+        return load_speed(self.results)
 
 
 _BOOKS: WeakKeyDictionary[Sphinx, Book] = WeakKeyDictionary()
@@ -307,6 +313,29 @@ def _record_line(record: dict, root: str) -> list[Cell]:
     ]
 
 
+class Speeds(Computed):
+    """Each benchmark in a section, with a table for each device, or the command where none is measured yet."""
+
+    def compute(self) -> list[nodes.Node]:
+        skipped = [
+            {"path": f"results/{item.path.relative_to(self.book.results).as_posix()}", "reason": item.reason}
+            for item in self.book.speed[1]
+        ]
+        return [*map(self.benchmark, BENCHMARKS), *self.show(tables.skipped_list({"skipped": skipped}))]
+
+    def benchmark(self, name: str) -> nodes.Node:
+        found = of_benchmark(self.book.speed[0], name)
+        content = [node for result in found for node in self.show(speed_table(result, root=self.root))]
+        text = nodes.paragraph("", BENCHMARKS[name].text)
+        return self.section(BENCHMARKS[name].title, f"speed-{name}", text, *(content or _unmeasured(name)))
+
+
+def _unmeasured(benchmark: str) -> list[nodes.Node]:
+    shown = f"$ {command(benchmark)}"
+    said = "Not measured yet. From the top of a checkout, this measures it on the CPU:"
+    return [nodes.paragraph("", said), nodes.literal_block(shown, shown, language="console")]
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -324,6 +353,7 @@ DIRECTIVES = {
     "attn-deviations": Deviations,
     "attn-facts": Facts,
     "attn-downloads": Downloads,
+    "attn-speed": Speeds,
     "attn-status": Status,
 }
 
@@ -348,17 +378,18 @@ def _merge(app: Sphinx, env: Any, docnames: set[str], other: Any) -> None:
 
 
 def _copy_records(app: Sphinx, error: Exception | None) -> None:
-    """Put the records where the pages' links expect them: results/ beside the folder of a page.
+    """Put records and benchmark results where the pages' links expect them: results/ beside the folder of a page.
 
     The same relative link works from a notebook opened in the repository.
     """
     if error is not None or app.builder.format != "html":
         return
     book = _BOOKS.setdefault(app, Book())
-    for record in book.records:
-        target = Path(app.outdir) / "results" / record.path.relative_to(book.results)
+    files = [record.path.relative_to(book.results) for record in book.records]
+    for path in [*files, *(result.path for result in book.speed[0])]:
+        target = Path(app.outdir) / "results" / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(record.path, target)
+        shutil.copyfile(book.results / path, target)
 
 
 def _scripts_once(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:

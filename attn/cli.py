@@ -142,11 +142,13 @@ def results() -> None:
 
 @results.command("check")
 def results_check() -> None:
-    """Validate every record; exit status 1 if one is invalid."""
+    """Validate every record and benchmark result; exit status 1 if one is invalid."""
     from attn.reproduction.paths import results_dir
     from attn.reproduction.records import load_records
+    from attn.reproduction.speed import load_speed
 
     records, skipped = load_records(results_dir())
+    skipped += load_speed(results_dir())[1]
     for item in skipped:
         click.echo(f"results/{item.path.relative_to(results_dir()).as_posix()}: {item.reason}")
     click.echo(f"{len(records)} valid records, {len(skipped)} files skipped")

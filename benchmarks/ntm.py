@@ -15,11 +15,13 @@ from attn.evaluation.episodic import answer_nats
 from attn.ntm import NTM
 from attn.training import TrainingConfig, generator_for, set_seed
 from attn.training.optimizers import build_optimizers, clip_gradients
-from benchmarks.timing import Row, main
+from benchmarks.timing import Goal, Row, main
 from tests.ntm.per_step import PerStepNTM
 
 LENGTH = 10
 BATCH_SIZES = (1, 16, 32, 64)
+LOOPS = "per step, loops over the batch"
+GOALS = {1: Goal(LOOPS, 2), 16: Goal(LOOPS, 4), 32: Goal(LOOPS, 5)}  # by batch size
 
 
 class _LogitsFirst(nn.Module):
@@ -70,12 +72,17 @@ def copy_row(batch_size: int) -> Row:
             "attn.ntm": model,
             "attn.ntm, loop left to autograd": plain,
             "per step": _LogitsFirst(PerStepNTM(model)),
-            "per step, loops over the batch": _LogitsFirst(PerStepNTM(model, loop_over_batch=True)),
+            LOOPS: _LogitsFirst(PerStepNTM(model, loop_over_batch=True)),
         }
         return {name: training_step(variant, episodes) for name, variant in models.items()}
 
-    return Row(name=f"copy, batch {batch_size}", units=batch_size, build=build)
+    return Row(name=f"copy, batch {batch_size}", units=batch_size, build=build, goal=GOALS.get(batch_size))
+
+
+def rows() -> list[Row]:
+    """Each batch size."""
+    return [copy_row(batch_size) for batch_size in BATCH_SIZES]
 
 
 if __name__ == "__main__":
-    main([copy_row(batch_size) for batch_size in BATCH_SIZES], module="benchmarks.ntm", unit="sequences")
+    main(rows(), module="benchmarks.ntm", unit="sequences")

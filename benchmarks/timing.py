@@ -7,33 +7,49 @@ than elsewhere in the run, something else used the machine and the row is marked
 
 Each state of the heap needs a process of its own, because glibc's settings cannot be taken back: `default` is what
 a user of plain `python` gets, `kept` is nearer to what a GPU's caching allocator does.
+
+The result, for a file, is described by attn/reproduction/speed.schema.json; the page "Speed" shows the files under
+results/speed/. It names devices and versions, and no host, user or path.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from attn.reproduction.environment import commit, describe, device_for
+from attn.reproduction.paths import write_atomically
+from attn.reproduction.speed import HEAPS, reached
 from attn.training.heap import keep_heap
 
-HEAPS = ("default", "kept")
+SCHEMA_VERSION = 1
+CPU_INFO = Path("/proc/cpuinfo")  # Linux
 PROBE_SIZE = 512  # rows and columns of the probe's matrices
 PROBE_REPEATS = 9
 DISTURBED = 0.8  # a probe below this share of the run's best marks its row
 WARM_UP_CALLS = 2
 ROUND_SECONDS = 0.05  # a variant is called so often in a round that it takes at least this long
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A figure to reach: `against` takes at least `ratio` times as long as the row's first variant."""
+
+    against: str
+    ratio: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +60,13 @@ class Row:
         name: of the row, such as "batch 16".
         units: units of work in one call, for the rate.
         build: from a device to the variants by name, ours first; each is called without arguments.
+        goal: the figure to reach, on every device and with either heap; None where nothing was set.
     """
 
     name: str
     units: float
     build: Callable[[torch.device], Mapping[str, Callable[[], Any]]]
+    goal: Goal | None = None
 
 
 def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str] | None = None) -> None:
@@ -67,7 +85,9 @@ def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str
     parser.add_argument("--tries", type=_count, default=3, help="how often to measure a disturbed row (3)")
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads (1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where to run (cpu)")
-    parser.add_argument("--json", type=Path, metavar="PATH", help="file for the result")
+    parser.add_argument(
+        "--json", type=Path, metavar="PATH", help="file for the result, such as results/speed/NAME/cpu.json"
+    )
     options = parser.parse_args(arguments)
     chosen = [row for row in rows if options.only in row.name]
     if not chosen:
@@ -80,10 +100,11 @@ def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str
         result = {**results[0], "rows": [row for part in results for row in part["rows"]]}
     else:
         result = _run(chosen, heaps[0], options)
-    result["unit"] = unit
+    print(table({**result, "unit": unit}))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(table(result))
+        head = {"schema": SCHEMA_VERSION, "benchmark": module.rpartition(".")[2], "unit": unit}
+        content = json.dumps({**head, **result}, indent=1, allow_nan=False) + "\n"
+        write_atomically(options.json, content.encode())
 
 
 def _count(text: str) -> int:
@@ -100,7 +121,8 @@ def _in_own_process(module: str, heap: str, options: argparse.Namespace) -> dict
         command = [sys.executable, "-m", module]
         command += [word for name, value in passed_on.items() for word in (f"--{name}", str(value))]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
+    return {name: result[name] for name in ("finished", "environment", "code", "rows")}
 
 
 def _run(rows: Sequence[Row], heap: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -120,25 +142,55 @@ def _run(rows: Sequence[Row], heap: str, options: argparse.Namespace) -> dict[st
         measured.append({"heap": heap, **found})
     for row in measured:  # the best is known only now
         row["disturbed"] = min(row["probe_gflops"]) < DISTURBED * best
-    environment = describe(device, dtype="float32", device_count=1)
-    return {"environment": environment, "code": commit(), "rows": measured}
+    environment = {**describe(device, dtype="float32", device_count=1), "cpu": cpu_model()}
+    return {
+        "finished": date.today().isoformat(),
+        "environment": environment,
+        "code": commit(),
+        "rows": measured,
+    }
+
+
+def cpu_model() -> str:
+    """The processor's model, or its architecture where the system does not tell."""
+    try:
+        lines = CPU_INFO.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, models), platform.processor() or platform.machine() or "unknown processor")
 
 
 def measure(row: Row, device: torch.device, rounds: int) -> dict[str, Any]:
     """Times of a row's variants.
 
     Returns:
-        The row's `name`; `probe_gflops` before and after; for each variant its `name`, the `seconds` of one call
-        (median) with their `quartiles`, the `rate` in units a second, and the `ratio` of its seconds to ours.
+        The row's `name`, `rounds` and `goal`; `probe_gflops` before and after; for each variant its `name`, the
+        `seconds` of one call (median) with their `quartiles`, the `rate` in units a second, and the `ratio` of its
+        seconds to ours.
+
+    Raises:
+        ValueError: if the goal is not against one of the other variants.
     """
     variants = row.build(device)
+    _, *others = variants
+    if row.goal and row.goal.against not in others:
+        raise ValueError(
+            f"goal of row {row.name!r} is against {row.goal.against!r}; valid: {', '.join(others)}"
+        )
     calls = {name: _calls_a_round(call, device) for name, call in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     before = probe(device)
     for _ in range(rounds):
         for name, call in variants.items():
             seconds[name].append(_seconds(call, calls[name], device))
-    found = {"name": row.name, "rounds": rounds, "probe_gflops": [before, probe(device)], "variants": []}
+    found = {
+        "name": row.name,
+        "rounds": rounds,
+        "goal": row.goal and asdict(row.goal),
+        "probe_gflops": [before, probe(device)],
+        "variants": [],
+    }
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ours = next(iter(medians.values()))
     for name, median in medians.items():
@@ -186,6 +238,9 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+_VERDICTS = {None: "", True: "  reaches {0[ratio]:g}", False: "  below {0[ratio]:g}"}
+
+
 def table(result: Mapping[str, Any]) -> str:
     """The result as text."""
     environment = result["environment"]
@@ -203,7 +258,8 @@ def table(result: Mapping[str, Any]) -> str:
             lines.append(
                 f"{place} {variant['name']:32} {1e3 * variant['seconds']:9.2f} {low + ' to ' + high:>19} "
                 f"{variant['rate']:13.1f} {variant['ratio']:6.2f}  "
-                f"{row['probe_gflops'][0]:.0f}, {row['probe_gflops'][1]:.0f}{mark}"
+                f"{row['probe_gflops'][0]:.0f}, {row['probe_gflops'][1]:.0f}"
+                f"{_VERDICTS[reached(row, variant)].format(row['goal'])}{mark}"
             )
             place, mark = " " * len(place), ""
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from attn.reproduction.paths import write_atomically
 SCHEMA_VERSION = 1
 ARTIFACT_LIMIT = 1 << 20  # bytes of one artifact
 ARTIFACTS_LIMIT = 20 << 20  # bytes of all artifacts together
+SPEED = "speed"  # folder of the benchmarks' results, which are no records: see attn.reproduction.speed
 
 
 class RecordError(UsageError):
@@ -208,6 +209,8 @@ def load_records(results: Path) -> tuple[list[Record], list[Skipped]]:
     for path in sorted(results.rglob("*.json")):
         if path.name.endswith(".valid.json"):
             continue  # revalidations, see staleness
+        if path.relative_to(results).parts[0] == SPEED:
+            continue
         try:
             records.append(read_record(path, results))
         except RecordError as error:

@@ -11,8 +11,10 @@ from sphinx.testing.util import SphinxTestApp
 
 from attn import book
 from attn.reproduction.facts import load_papers
+from attn.reproduction.speed import BENCHMARKS
+from tests.reproduction.made_up_speed import result, row, store
 
-EVERY = ["overview", "scoreboard", "freshness", "claims", "deviations", "facts", "downloads", "status"]
+EVERY = "overview scoreboard freshness claims deviations facts downloads speed status".split()
 OF_CHAPTER = ("freshness", "claims", "deviations")
 
 
@@ -104,6 +106,41 @@ def test_records_lie_where_the_links_of_a_page_lead(project):
     links = set(re.findall(r'href="(\.\./results/[^"]+)"', html))
     assert len(links) == 4
     assert all((project.out / "sub" / link).resolve().is_file() for link in links)
+
+
+def test_a_benchmark_without_result_offers_the_command_that_makes_it(project):
+    html = project.write(page("speed")).build()
+    assert project.warnings == "" and "<table" not in html
+    assert html.count("Not measured yet.") == len(BENCHMARKS) > 0
+    text = project.build("text")
+    for name in BENCHMARKS:
+        assert f'id="speed-{name}"' in html
+        assert f"$ python -m benchmarks.{name} --json results/speed/{name}/cpu.json" in text
+
+
+def test_results_of_benchmarks_are_shown_and_lie_where_their_links_lead(project, results):
+    store(results, result(), "cpu")
+    store(results, result(row(disturbed=True), device="Example GPU"), "gpu")
+    html = project.write(page("speed")).build()
+    assert project.warnings == ""
+    assert html.count("<table") == 2 and html.count("Not measured yet.") == len(BENCHMARKS) - 1
+    assert "✓</span> reaches 4" in html and "⚠</span> disturbed" in html
+    links = re.findall(r'href="(\.\./results/speed/[^"]+)"', html)
+    assert links == ["../results/speed/ntm/cpu.json", "../results/speed/ntm/gpu.json"]
+    assert all((project.out / "sub" / link).resolve().is_file() for link in links)
+
+
+def test_a_new_result_of_a_benchmark_shows_in_the_next_build(project, results):
+    assert "<table" not in project.write(page("speed")).build()
+    store(results, result())
+    assert project.build().count("<table") == 1
+
+
+def test_an_invalid_result_of_a_benchmark_is_named_and_breaks_nothing(project, results):
+    store(results, result() | {"schema": 9})
+    html = project.write(page("speed")).build()
+    assert project.warnings == "" and html.count("Not measured yet.") == len(BENCHMARKS)
+    assert "results/speed/ntm/cpu.json</code>: schema: 1 was expected" in html
 
 
 def test_csv_has_a_line_for_each_record_and_metric(project):

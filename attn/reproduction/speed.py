@@ -1,0 +1,266 @@
+"""Results of the benchmarks: results/speed/<benchmark>/<name>.json, one file for each device, and their tables.
+
+`python -m benchmarks.<benchmark> --json <file>` writes such a file; the folder benchmarks/ says how it measures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from attn.reproduction.errors import UsageError
+from attn.reproduction.grid import BLANK, Cell, Grid, Html, below, plain
+from attn.reproduction.records import SPEED, Skipped
+
+HEAPS = ("default", "kept")
+COLUMNS = ("Row", "Variant", "Default: ms", "Default: ratio", "Kept: ms", "Kept: ratio")
+DISTURBED = (
+    "⚠ disturbed: something else used the machine. Such times are to be measured again, and no figure is "
+    "judged by them."
+)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a reader is told of a benchmark: a title, and what one call is and stands beside."""
+
+    title: str
+    text: str
+
+
+# By the name of the module in benchmarks/, in the order of the page.
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "attention": Benchmark(
+        "Attention and the Transformer's layers",
+        "One call is a forward and a backward pass at the base model's sizes, on as many sequences of the row's "
+        "length as make 2048 tokens. The first variant is the book's; beside it stand torch's own module with "
+        "the same weights, and the book's plain version, which follows the equations and returns the attention "
+        "weights. To reach: at least 0.95 of the speed of torch's module.",
+    ),
+    "decoding": Benchmark(
+        "Greedy and beam search",
+        "One call translates 16 sentences with a small Transformer, up to the row's number of tokens. The "
+        "variants are greedy search and a beam of 4, each with the keys and values of earlier tokens kept in a "
+        "cache and computed again for every token. The ratio is to greedy search with the cache. Nothing is to "
+        "be reached here.",
+    ),
+    "ntm": Benchmark(
+        "Neural Turing Machine",
+        "One call is a whole training step on copying 10 vectors at the paper's sizes: forward, backward, clipping "
+        "and update. The first variant is the book's; beside it stand the same machine with its loop over time "
+        "left to autograd, and the machine written step by step, with batched operations and with the loops over "
+        "the batch of widely read public code. To reach: the last one's time over the first one's at least 2, 4 "
+        "and 5 at batches of 1, 16 and 32.",
+    ),
+}
+
+
+class SpeedError(UsageError):
+    """A benchmark's result that does not fit the schema, its place or itself."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One valid result: `data` as in speed.schema.json, `path` below results/ with forward slashes."""
+
+    path: str
+    data: Mapping[str, Any]
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+@cache
+def _validator():
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(json.loads((Path(__file__).parent / "speed.schema.json").read_text("utf-8")))
+
+
+def check_speed(data: Any) -> None:
+    """Raise SpeedError, naming place and fault, unless `data` fits the schema and agrees with itself."""
+    error = next(iter(_validator().iter_errors(data)), None)
+    if error is not None:
+        place = "/".join(map(str, error.absolute_path)) or "top level"
+        raise SpeedError(f"{place}: {error.message[:200]}")
+    rows = data["rows"]
+    (row, times), *_ = Counter((row["heap"], row["name"]) for row in rows).most_common()
+    if times > 1:
+        raise SpeedError(f"rows: {row[1]!r} with the {row[0]} heap occurs {times} times")
+    for i, row in enumerate(rows):
+        _check_row(row, f"rows/{i}")
+
+
+def _check_row(row: Mapping[str, Any], place: str) -> None:
+    names = [variant["name"] for variant in row["variants"]]
+    if len(set(names)) < len(names):
+        raise SpeedError(f"{place}: a variant occurs twice in {', '.join(names)}")
+    if row["goal"] and row["goal"]["against"] not in names[1:]:
+        against, others = row["goal"]["against"], ", ".join(names[1:])
+        raise SpeedError(f"{place}: the goal is against {against!r}; valid: {others}")
+    ours = row["variants"][0]["seconds"]
+    for variant in row["variants"]:
+        low, high = variant["quartiles"]
+        rounding = 1 + 1e-9  # quartiles are interpolated, the median may not be
+        if not low / rounding <= variant["seconds"] <= high * rounding:
+            raise SpeedError(f"{place}: the median of {variant['name']!r} is not between its quartiles")
+        if not math.isclose(variant["ratio"], variant["seconds"] / ours, rel_tol=1e-6):
+            raise SpeedError(f"{place}: the ratio of {variant['name']!r} is not that of its seconds")
+
+
+def read_speed(path: Path, results: Path) -> Speed:
+    """Read one result and check it and its place.
+
+    Raises:
+        SpeedError: naming what is wrong.
+    """
+    try:
+        data = json.loads(path.read_text("utf-8"), parse_float=_finite, parse_constant=_finite)
+    except (OSError, ValueError, RecursionError) as error:
+        raise SpeedError(f"not readable as JSON ({error})".replace(str(results), "results")) from error
+    check_speed(data)
+    if data["benchmark"] not in BENCHMARKS:
+        raise SpeedError(f"benchmark: {data['benchmark']!r} is unknown; valid: {', '.join(BENCHMARKS)}")
+    if path.parent != results / SPEED / data["benchmark"]:
+        raise SpeedError(f"belongs in {SPEED}/{data['benchmark']}/")
+    return Speed(path.relative_to(results).as_posix(), data)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
+
+
+def load_speed(results: Path) -> tuple[list[Speed], list[Skipped]]:
+    """All valid results in order of their path, and the files that were skipped with the reason."""
+    found, skipped = [], []
+    for path in sorted((results / SPEED).rglob("*.json")):
+        try:
+            found.append(read_speed(path, results))
+        except SpeedError as error:
+            skipped.append(Skipped(path, str(error)))
+    return found, skipped
+
+
+def command(benchmark: str, name: str = "cpu", *, device: str = "cpu", threads: int = 1) -> str:
+    """The command that measures a benchmark and stores the result under a name."""
+    options = " --device cuda" * (device != "cpu") + f" --threads {threads}" * (threads != 1)
+    return f"python -m benchmarks.{benchmark}{options} --json results/{SPEED}/{benchmark}/{name}.json"
+
+
+def reached(row: Mapping[str, Any], variant: Mapping[str, Any]) -> bool | None:
+    """Whether a variant's ratio reaches the row's goal, at the two decimals that are shown.
+
+    Returns:
+        None where the goal is not against this variant, or the row was disturbed.
+    """
+    goal = row["goal"]
+    if goal is None or goal["against"] != variant["name"] or row["disturbed"]:
+        return None
+    return round(variant["ratio"], 2) >= goal["ratio"]
+
+
+# --- tables ----------------------------------------------------------------------------------------------
+
+
+def speed_table(result: Speed, *, root: str = "../") -> Html:
+    """One result: a line for each row and variant, with time and ratio for each heap.
+
+    Args:
+        result: what to show.
+        root: way from the page to the folder that holds `results/`.
+    """
+    rows = result.data["rows"]
+    grid = Grid(_caption(result.data), COLUMNS)
+    for name in dict.fromkeys(row["name"] for row in rows):
+        by_heap = {row["heap"]: row for row in rows if row["name"] == name}
+        variants = dict.fromkeys(v["name"] for row in by_heap.values() for v in row["variants"])
+        for i, variant in enumerate(variants):
+            cells = [cell for heap in HEAPS for cell in _cells(by_heap.get(heap), variant)]
+            head = None if i else plain(name)
+            grid.add([head, _breakable(variant), *cells], "" if i else "attn-first")
+    grid.notes = _notes(result, root)
+    return grid.render()
+
+
+def _caption(data: Mapping[str, Any]) -> Cell:
+    environment = data["environment"]
+    device, threads = environment["device"], environment["threads"]
+    cpu = f"{environment['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
+    name = cpu if device == "cpu" else device
+    rest = f" (beside {cpu})" * (device != "cpu") + f", torch {environment['torch']}. "
+    rest += "Milliseconds of a call, median [quartiles], and the ratio to the first variant."
+    return Cell(name + rest, f"<strong>{escape(name)}</strong>{escape(rest)}")
+
+
+def _breakable(name: str) -> Cell:
+    """A variant's name, which may break between words of a class: torch's are longer than their column."""
+    return Cell(name, re.sub(r"(?<=[a-z.])(?=[A-Z])", "<wbr/>", escape(name)))
+
+
+def _cells(row: Mapping[str, Any] | None, name: str) -> tuple[Cell, Cell]:
+    """Time and ratio of a variant in a row; dashes where it was not measured."""
+    variants = row["variants"] if row else ()
+    variant = next((each for each in variants if each["name"] == name), None)
+    if variant is None:
+        return plain(BLANK), plain(BLANK)
+    median, low, high = (1e3 * seconds for seconds in (variant["seconds"], *variant["quartiles"]))
+    decimals = max(0, 2 - math.floor(math.log10(median)))  # three digits
+    time = below(plain(f"{median:.{decimals}f}"), f"[{low:.{decimals}f}, {high:.{decimals}f}]", " ")
+    return time, below(plain(f"{variant['ratio']:.2f}"), _mark(row, variant), " ")
+
+
+def _mark(row: Mapping[str, Any], variant: Mapping[str, Any]) -> Cell | None:
+    """What is said of a ratio: that its row was disturbed, at the row's first line, or what became of the goal."""
+    if row["disturbed"] and variant is row["variants"][0]:
+        return _badge("⚠ disturbed", "attn-stale")
+    if row["goal"] is None or variant["name"] != row["goal"]["against"]:
+        return None
+    figure = f"{row['goal']['ratio']:g}"
+    verdict = reached(row, variant)
+    if verdict is None:
+        return _badge(f"○ {figure}: not judged", "attn-pending")
+    return _badge(f"✓ reaches {figure}", "attn-yes") if verdict else _badge(f"✗ below {figure}", "attn-no")
+
+
+def _badge(text: str, css: str) -> Cell:
+    symbol, word = text.split(" ", 1)
+    html = f'<span class="attn-state {css}"><span aria-hidden="true">{symbol}</span> {escape(word)}</span>'
+    return Cell(text, html)
+
+
+def _notes(result: Speed, root: str) -> list[Cell]:
+    data, rows = result.data, result.data["rows"]
+    rounds, probes = {row["rounds"] for row in rows}, [p for row in rows for p in row["probe_gflops"]]
+    code, environment = data["code"], data["environment"]
+    commit = f" at commit {code['commit'][:10]}" if code["commit"] else ""
+    commit += " with changes" if code["clean"] is False else ""
+    counted = " to ".join(str(number) for number in sorted({min(rounds), max(rounds)}))
+    measured = (
+        f"Measured on {data['finished']}{commit}, {counted} rounds a row; the probe's matrix product ran at "
+        f"{min(probes):.0f} to {max(probes):.0f} GFLOP/s."
+    )
+    path, name = f"results/{result.path}", Path(result.path).stem
+    again = command(data["benchmark"], name, device=environment["device"], threads=environment["threads"])
+    href = escape(f"{root}{path}", quote=True)
+    return [
+        *[plain(DISTURBED)] * any(row["disturbed"] for row in rows),
+        plain(measured),
+        Cell(f"All numbers: {path}", f'All numbers: <a href="{href}">{escape(path)}</a>'),
+        Cell(f"Measure again: {again}", f"Measure again: <code>{escape(again)}</code>"),
+    ]
+
+
+def of_benchmark(found: Sequence[Speed], benchmark: str) -> list[Speed]:
+    """The results of one benchmark."""
+    return [result for result in found if result.data["benchmark"] == benchmark]

@@ -1,0 +1,186 @@
+"""What the benchmarks write: complete, valid, and saying which rows were disturbed. How fast is no matter here."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from attn.reproduction.speed import check_speed, load_speed
+from benchmarks import attention, decoding, ntm, timing
+from benchmarks.timing import Goal, Row, cpu_model, main, measure
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """One call a round, a machine that is never disturbed, and this process's number of threads left as it is."""
+    monkeypatch.setattr(timing, "ROUND_SECONDS", 0.0)
+    scripted(monkeypatch, 100)
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+
+
+def sums(*names, goal=None, name="sums"):
+    """A row whose variants all sum a vector."""
+    vector = torch.ones(64)
+    return Row(name=name, units=64, build=lambda device: dict.fromkeys(names, vector.sum), goal=goal)
+
+
+def run(tmp_path, *rows, arguments=()):
+    """The result of a run in this process, stored as one of the benchmark "ntm"."""
+    path = tmp_path / "speed/ntm/cpu.json"
+    options = ["--heap", "default", "--rounds", "3", "--json", str(path), *arguments]
+    main(rows, module="benchmarks.ntm", unit="numbers", arguments=options)
+    return json.loads(path.read_text("utf-8"))
+
+
+def scripted(monkeypatch, *speeds):
+    """Let the probes find these speeds, the last one for ever."""
+    left = list(speeds)
+    monkeypatch.setattr(timing, "probe", lambda device: left.pop(0) if len(left) > 1 else left[0])
+
+
+# --- what is written ---------------------------------------------------------------------------------------
+
+
+def test_a_run_writes_a_valid_result_where_the_page_reads_it(tmp_path):
+    data = run(tmp_path, sums("ours", "theirs", goal=Goal("theirs", 1e-9)), sums("a", "b", name="more"))
+    (found,), skipped = load_speed(tmp_path)
+    assert skipped == [] and found.data == data
+    assert (data["benchmark"], data["unit"]) == ("ntm", "numbers")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", data["finished"])
+    assert data["environment"]["torch"] == torch.__version__ and data["environment"]["cpu"] == cpu_model()
+    first, second = data["rows"]
+    assert first["goal"] == {"against": "theirs", "ratio": 1e-9} and second["goal"] is None
+    assert [(row["name"], row["heap"], row["rounds"]) for row in data["rows"]] == [
+        ("sums", "default", 3),
+        ("more", "default", 3),
+    ]
+
+
+def test_a_result_names_no_host_and_no_path(tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.node", lambda: "some-host")
+    monkeypatch.setattr("socket.gethostname", lambda: "some-host")
+    text = json.dumps(run(tmp_path, sums("ours", "theirs")))
+    assert "some-host" not in text and str(ROOT) not in text and str(tmp_path) not in text
+
+
+def test_the_table_says_which_goals_are_reached(tmp_path, capsys):
+    rows = [sums("ours", "theirs", goal=Goal("theirs", ratio), name=f"{ratio:g}") for ratio in (1e-9, 1e9)]
+    run(tmp_path, *rows)
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    lines = [line for line in lines if "theirs" in line]
+    assert "reaches 1e-09" in lines[0] and "below 1e+09" in lines[1]
+
+
+@pytest.mark.parametrize("against", ["ours", "torch"])
+def test_a_goal_must_be_against_another_variant(against):
+    with pytest.raises(ValueError, match=f"goal of row 'sums' is against '{against}'; valid: theirs, plain"):
+        measure(sums("ours", "theirs", "plain", goal=Goal(against, 2)), CPU, rounds=1)
+
+
+@pytest.mark.slow
+def test_both_heaps_are_measured_in_processes_of_their_own(tmp_path, monkeypatch):
+    (tmp_path / "tiny.py").write_text(
+        "import torch\n"
+        "from benchmarks import timing\n"
+        "timing.ROUND_SECONDS, timing.PROBE_REPEATS = 0.0, 1\n"
+        "v = torch.ones(64)\n"
+        "row = timing.Row(name='sums', units=1, build=lambda device: {'ours': v.sum, 'theirs': v.mean})\n"
+        "def main(arguments=None):\n"
+        "    timing.main([row], module='tiny', unit='sums', arguments=arguments)\n"
+        "if __name__ == '__main__':\n"
+        "    main()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    from tiny import main as tiny
+
+    tiny(["--rounds", "2", "--json", str(tmp_path / "out.json")])
+    data = json.loads((tmp_path / "out.json").read_text())
+    check_speed(data)
+    heaps = ["default", "kept"] if sys.platform.startswith("linux") else ["default"]
+    assert [row["heap"] for row in data["rows"]] == heaps
+
+
+# --- disturbed rows ----------------------------------------------------------------------------------------
+
+
+def test_a_quiet_run_marks_nothing(tmp_path, monkeypatch):
+    scripted(monkeypatch, 100, 99, 81, 100)
+    assert [row["disturbed"] for row in run(tmp_path, sums("a", "b"))["rows"]] == [False]
+
+
+def test_a_disturbed_row_is_measured_again(tmp_path, monkeypatch):
+    scripted(monkeypatch, 100, 100, 50, 90, 95)  # the run's first probe, then two for each try
+    (row,) = run(tmp_path, sums("a", "b"))["rows"]
+    assert row["probe_gflops"] == [90, 95] and not row["disturbed"]
+
+
+def test_a_row_that_stays_disturbed_is_marked(tmp_path, monkeypatch, capsys):
+    scripted(monkeypatch, 100, 50)
+    (row,) = run(tmp_path, sums("a", "b"), arguments=["--tries", "2"])["rows"]
+    assert row["disturbed"] and row["probe_gflops"] == [50, 50]
+    assert "disturbed: measure again" in capsys.readouterr().out
+
+
+def test_a_row_is_marked_by_what_a_later_one_shows_of_the_machine(tmp_path, monkeypatch):
+    scripted(monkeypatch, 50, 50, 50, 100)
+    rows = run(tmp_path, sums("a", "b"), sums("a", "b", name="later"))["rows"]
+    assert [row["disturbed"] for row in rows] == [True, False]
+
+
+# --- the processor -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "model"),
+    [
+        ("processor\t: 0\nmodel name\t: Example CPU @ 2 GHz\nmodel name\t: Other\n", "Example CPU @ 2 GHz"),
+        ("processor\t: 0\nmodel name\t:\nCPU part\t: 0xd40\n", "an-architecture"),
+        (None, "an-architecture"),
+    ],
+)
+def test_the_processor_is_named_as_the_system_does(tmp_path, monkeypatch, content, model):
+    info = tmp_path / "cpuinfo"
+    if content is not None:
+        info.write_text(content)
+    monkeypatch.setattr(timing, "CPU_INFO", info)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "an-architecture")
+    assert cpu_model() == model
+
+
+# --- the figures to reach ----------------------------------------------------------------------------------
+
+
+def test_figures_of_the_neural_turing_machine():
+    goals = {row.name: row.goal for row in ntm.rows()}
+    assert {name: goal and goal.ratio for name, goal in goals.items()} == {
+        "copy, batch 1": 2,
+        "copy, batch 16": 4,
+        "copy, batch 32": 5,
+        "copy, batch 64": None,
+    }
+
+
+def test_figures_of_attention_and_none_of_decoding():
+    assert {row.goal.ratio for row in attention.rows()} == {0.95}
+    assert [row.goal for row in decoding.rows()] == [None, None]
+
+
+def test_every_figure_is_against_a_variant_that_is_there(monkeypatch):
+    """The first row of each kind is enough: sizes change no names."""
+    for name, size in {"TOKENS": 64, "D_MODEL": 8, "N_HEADS": 2, "D_FF": 8}.items():
+        monkeypatch.setattr(attention, name, size)
+    rows = [ntm.rows()[0], *[row for row in attention.rows() if row.name.endswith(", 64")]]
+    assert len(rows) == 6
+    for row in rows:
+        ours, *others = row.build(CPU)
+        assert row.goal.against in others, row.name
+        assert ours.startswith("attn.") and not row.goal.against.startswith("attn.")
