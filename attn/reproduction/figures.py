@@ -14,13 +14,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colour-blind-safe colours; a mechanism keeps its colour through the whole book.
+# Colour-blind-safe colours of Okabe and Ito, and of Tol where those are used up; a mechanism keeps its colour through
+# the whole book.
 COLOURS = {
     "ntm_lstm": "#0072B2",
     "ntm_ff": "#009E73",
     "lstm": "#D55E00",
-    "transformer": "#0072B2",
-    "gru_attention": "#009E73",
+    "transformer": "#882255",
+    "gru_attention": "#332288",
     "paper": "#767676",
 }
 # White for 0, black for 1.
