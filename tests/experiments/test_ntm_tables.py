@@ -263,6 +263,8 @@ def test_endings_count_the_seeds_that_solve_a_task():
     runs = [run_of("repeat_copy/lstm", seed, costs=(cost, cost)) for seed, cost in enumerate([0.9, 1.1, 0.8])]
     assert endings("repeat_copy", {"lstm": runs}).startswith("LSTM: 2 of 3 seeds below 1 ")
     runs = [run_of("ngrams/ntm_ff", seed, costs=(134 + seed, 134 + seed)) for seed in range(2)]
+    assert endings("ngrams", {"lstm": runs[:1]}).endswith(" bits per sequence at the end (1 seed)")
+    assert " to " not in endings("copy", {"lstm": runs[:1]})
     assert endings("ngrams", {"ntm_ff": runs}) == (
         "NTM, feed-forward controller: 134 to 135 bits per sequence at the end (2 seeds)"
     )

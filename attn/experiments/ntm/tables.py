@@ -160,8 +160,10 @@ def _ending(task: str, rows: Sequence[Record]) -> str:
     if not rows:
         return "no records yet"
     costs = sorted(final_cost(record) for record in rows)
-    at_the_end = f"{costs[0]:.3g} to {costs[-1]:.3g} bits per sequence at the end"
+    span = f"{costs[0]:.3g} to {costs[-1]:.3g}" if len(costs) > 1 else f"{costs[0]:.3g}"
+    at_the_end = f"{span} bits per sequence at the end"
+    seeds = f"{len(rows)} seed" + "s" * (len(rows) > 1)
     if (level := solved_below(task)) is None:
-        return f"{at_the_end} ({len(rows)} seeds)"
+        return f"{at_the_end} ({seeds})"
     solved = sum(solved_at(record.history, level) is not None for record in rows)
-    return f"{solved} of {len(rows)} seeds below {level:g} bits; {at_the_end}"
+    return f"{solved} of {seeds} below {level:g} bits; {at_the_end}"
