@@ -133,7 +133,16 @@ def test_every_budget_of_the_facts_is_an_experiment():
         for kind in {kind for budget in budgets.values() for kind in budget["models"]}
     }
     ablations = {f"table3/{row}": set(FACTS.budgets["table3"]) for row in ROWS}
-    assert {e.id: set(e.configs) for e in EXPERIMENTS} == translations | ablations
+    variant = {"table3_pre_norm/base": set(FACTS.budgets["table3"])}
+    assert {e.id: set(e.configs) for e in EXPERIMENTS} == translations | ablations | variant
+
+
+def test_the_variant_differs_from_the_base_row_in_its_norms_alone():
+    base, variant = BY_ID["table3/base"], BY_ID["table3_pre_norm/base"]
+    assert variant.seeds == base.seeds and variant.tables == ()
+    for profile, config in variant.configs.items():
+        assert config.model.norm_position == "pre"
+        assert replace(config, model=base.configs[profile].model) == base.configs[profile]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.id)

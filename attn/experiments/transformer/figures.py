@@ -26,6 +26,7 @@ from attn.experiments.transformer.complexity import (
     multiply_adds,
 )
 from attn.experiments.transformer.concepts import BeyondTraining, ScaleEffect
+from attn.experiments.transformer.pronoun import SENTENCES, looks
 from attn.reproduction.figures import COLOURS, SIGNED_MAP, WEIGHTS_MAP, figure, legend_below
 
 # Okabe and Ito's colours; each kind has a marker of its own too, for those who see no colours.
@@ -322,6 +323,41 @@ def one_token(weights: np.ndarray, tokens: Sequence[str], index: int, *, title: 
     axes.set(title=title or f"from “{shown(tokens[index])}”", ylabel="head")
     drawing.colorbar(image, ax=axes, ticks=[0, 0.5, 1], pad=0.02)
     return drawing
+
+
+def pronoun(arrays: Mapping[str, np.ndarray]) -> Figure:
+    """How far each encoder head's look from "it" leans to the dog, in the sentence about either noun.
+
+    Args:
+        arrays: what `pronoun_maps` kept.
+    """
+    found = looks(arrays)
+    drawing, axes = figure(width=_PHONE, height=3.4)
+    axes.plot([-1, 1], [-1, 1], color=COLOURS["paper"], linewidth=0.8)
+    lean = {meant: found.to_dog[meant] - found.to_street[meant] for meant in SENTENCES}
+    for layer, (x, y) in enumerate(zip(lean["dog"], lean["street"], strict=True)):
+        style = {"color": list(_COLOURS.values())[layer % 5], "marker": "osD^v"[layer % 5]}
+        axes.plot(x, y, linestyle="", markersize=5, label=f"layer {layer + 1}", **style)
+    limit = 1.1 * max(0.05, *(float(np.abs(values).max()) for values in lean.values()))
+    axes.set(
+        xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal",
+        xlabel="weight on “dog” minus “street”, … was too tired", ylabel="the same, … was too wide",
+    )  # fmt: skip
+    legend_below(drawing, axes)
+    return drawing
+
+
+def pronoun_words(arrays: Mapping[str, np.ndarray]) -> str:
+    """How many heads lean further to the street where the street is meant, and by how much."""
+    found = looks(arrays)
+    lean = {meant: found.to_dog[meant] - found.to_street[meant] for meant in SENTENCES}
+    shift = lean["dog"] - lean["street"]
+    layer, head = np.unravel_index(np.abs(shift).argmax(), shift.shape)
+    return (
+        f"{int((shift > 0).sum())} of {shift.size} heads lean more to the dog where the dog is meant than where the "
+        f"street is; the mean shift is {shift.mean():+.3f}, the largest {shift[layer, head]:+.3f} (layer {layer + 1}, "
+        f"head {head + 1})."
+    )
 
 
 def _tokens(axis: Any, tokens: Sequence[str], **style: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from attn.experiments.transformer.corpora import CorpusConfig
+from attn.experiments.transformer.pronoun import CaptionsWorkload
 from attn.experiments.transformer.workloads import (
     PairsWorkload,
     RecurrentConfig,
@@ -44,6 +45,11 @@ Row = Mapping[str, Any]
 def build(config: TranslationConfig, seed: int, device: torch.device) -> PairsWorkload:
     """Workload of a run."""
     return PairsWorkload(config, seed, device)
+
+
+def build_captions(config: TranslationConfig, seed: int, device: torch.device) -> CaptionsWorkload:
+    """Workload of a run on captions of images."""
+    return CaptionsWorkload(config, seed, device)
 
 
 # --- the rows of table 3 -----------------------------------------------------------------------------------
@@ -171,7 +177,7 @@ def _translation(task: str, kind: str) -> Experiment:
         tables=("table2",) if task.startswith("wmt14") else (),
         configs=configs,
         seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
-        build=build,
+        build=build_captions if task.startswith("multi30k") else build,
         share=_share,
     )
 
@@ -199,6 +205,22 @@ def _ablation(row: Row) -> Experiment:
     )
 
 
+def _pre_norm(base: Experiment) -> Experiment:
+    """The base model of table 3 with layer norm before each sub-layer, which measures a deviation."""
+    configs = {
+        profile: replace(config, model=replace(config.model, norm_position="pre"))
+        for profile, config in base.configs.items()
+    }
+    return replace(
+        base,
+        id="table3_pre_norm/base",
+        task="table3_pre_norm",
+        label=f"{base.label}, layer norm before each sub-layer",
+        tables=(),
+        configs=configs,
+    )
+
+
 def row_label(row: Row) -> str:
     """A row for people, by the first thing that it changes: "(A) h = 4"."""
     if row["group"] in ("base", "big"):
@@ -222,7 +244,9 @@ def _kinds(task: str) -> list[str]:
     return [kind for kind in LABELS if any(kind in budget["models"] for budget in budgets)]
 
 
+ABLATIONS = tuple(_ablation(row) for row in table3_rows())
 EXPERIMENTS = (
     *(_translation(task, kind) for task in TASKS for kind in _kinds(task)),
-    *(_ablation(row) for row in table3_rows()),
+    *ABLATIONS,
+    _pre_norm(ABLATIONS[0]),
 )
