@@ -1,8 +1,8 @@
-"""The live check of chapter 6 fails when a gradient is wrong.
+"""A chapter's live check fails when a gradient is wrong.
 
 It runs on a copy of the notebook that keeps the cells with the imports, the parameters, the live run and its checks. An
-added cell leaves out the NTM's baseline and the test lengths that no check looks at; the budget is the whole one of
-profile ci. That the check passes when no gradient is wrong shows in `make test` itself, which runs the notebook.
+added cell leaves out what no check looks at, as baselines; the budget is the whole one of profile ci. That the check passes
+when no gradient is wrong shows in `make test` itself, which runs the notebook.
 """
 
 import os
@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import nbformat
 import pytest
@@ -17,42 +18,66 @@ import pytest
 pytest.importorskip("nbval")
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOK = ROOT / "notebooks" / "06_ntm.ipynb"
 
-SMALLER = """\
+
+class Mutation(NamedTuple):
+    """A wrong gradient, and the check that has to notice it."""
+
+    notebook: str
+    smaller: str  # source of the cell that is added after the imports
+    module: str  # where the model is defined
+    model: str  # its class
+    part: str  # names of parameters whose gradients get the wrong sign begin so
+    fails: str  # what the failing check says
+
+
+NTM_ALONE = """\
 from dataclasses import replace
 
 experiment = CHAPTER.experiment("copy/ntm_lstm")
 config = replace(experiment.configs["ci"], test_sizes=((10,),), test_count=16)
 page.chapter = replace(CHAPTER, experiments=(replace(experiment, configs={"ci": config}),))
 """
+TRANSFORMER_ALONE = """\
+from dataclasses import replace
 
-# Python imports a module of this name at its start, in kernels too. Patching waits until attn.ntm is imported.
+page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("spoken_numbers/transformer"),))
+"""
+MUTATIONS = (
+    Mutation("01_transformer", TRANSFORMER_ALONE, "attn.transformer", "Transformer", "encoder.",
+             "Numbers and dates in words"),
+    Mutation("06_ntm", NTM_ALONE, "attn.ntm", "NTM", "heads.", "Copy, 1 to 5 vectors"),
+)  # fmt: skip
+
+# Python imports a module of this name at its start, in kernels too. Patching waits until the model's module is imported.
 WRONG_SIGN = """\
 import importlib.machinery
 import sys
 
+MODULE, MODEL, PART = {module!r}, {model!r}, {part!r}
+
 
 class WrongSign:
-    \"\"\"Gives the gradient of every weight of the heads the wrong sign.\"\"\"
-
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name != "attn.ntm":
+        if name != MODULE:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path)
         execute = spec.loader.exec_module
 
         def exec_module(module):
             execute(module)
-            init = module.NTM.__init__
+            model = getattr(module, MODEL)
+            init = model.__init__
 
             def perturbed(self, **options):
                 init(self, **options)
-                for parameter in self.heads.parameters():
+                hooked = [p for name, p in self.named_parameters() if name.startswith(PART)]
+                assert hooked
+                for parameter in hooked:
                     parameter.register_hook(lambda gradient: -gradient)
 
-            module.NTM.__init__ = perturbed
+            model.__init__ = perturbed
 
         spec.loader.exec_module = exec_module
         return spec
@@ -62,9 +87,9 @@ sys.meta_path.insert(0, WrongSign)
 """
 
 
-def reduced() -> nbformat.NotebookNode:
+def reduced(mutation: Mutation) -> nbformat.NotebookNode:
     """The committed notebook's imports, parameters, live run and checks, outputs included."""
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(ROOT / "notebooks" / f"{mutation.notebook}.ipynb", as_version=4)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
 
     def place(found) -> int:
@@ -78,7 +103,7 @@ def reduced() -> nbformat.NotebookNode:
     checked = next(
         i for i in range(live, len(cells)) if "nbval-check-output" in cells[i].metadata.get("tags", ())
     )
-    smaller = nbformat.v4.new_code_cell(SMALLER, id="smaller")
+    smaller = nbformat.v4.new_code_cell(mutation.smaller, id="smaller")
     chosen = [imports, parameters, validated, *range(live, checked + 1)]
     assert chosen == sorted(set(chosen)), "the notebook's order has changed"
     notebook.cells = [cells[imports], smaller, *(cells[index] for index in chosen[1:])]
@@ -86,11 +111,11 @@ def reduced() -> nbformat.NotebookNode:
     return notebook
 
 
-def nbval(folder: Path, *search: Path) -> tuple[int, str]:
+def nbval(mutation: Mutation, folder: Path, *search: Path) -> tuple[int, str]:
     """Run nbval on the reduced notebook; `search` comes first on Python's search path."""
     folder.mkdir()
-    path = folder / NOTEBOOK.name
-    nbformat.write(reduced(), path)
+    path = folder / f"{mutation.notebook}.ipynb"
+    nbformat.write(reduced(mutation), path)
     environ = os.environ | {
         "PYTHONPATH": os.pathsep.join(map(str, (*search, ROOT))),
         "OMP_NUM_THREADS": "1",
@@ -102,10 +127,11 @@ def nbval(folder: Path, *search: Path) -> tuple[int, str]:
     return done.returncode, re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
 
 
-def test_a_gradient_of_the_wrong_sign_fails_it(tmp_path):
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.notebook)
+def test_a_gradient_of_the_wrong_sign_fails_it(mutation, tmp_path):
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(WRONG_SIGN)
-    status, said = nbval(tmp_path / "perturbed", tmp_path / "site")
+    (tmp_path / "site" / "sitecustomize.py").write_text(WRONG_SIGN.format(**mutation._asdict()))
+    status, said = nbval(mutation, tmp_path / "perturbed", tmp_path / "site")
     assert status == 1, said
-    assert "live check failed: Copy, 1 to 5 vectors" in said
+    assert f"live check failed: {mutation.fails}" in said, said
     assert re.search(r"2 failed, [3-9] passed", said), "the live check and its verdict, and no other cell"

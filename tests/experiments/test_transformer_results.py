@@ -56,7 +56,11 @@ def test_our_rows_have_mean_and_spread_over_seeds():
 def test_without_records_everything_says_so():
     assert repr(results.own_rows({"Captions": {"transformer": []}}, "test")) == "no records yet"
     assert repr(results.samples(None, "test", "Sentences")) == "no records yet"
-    for drawing in (results.curves({"transformer": []}), results.ablations({})):
+    for drawing in (
+        results.curves({"transformer": []}),
+        results.ablations({}),
+        results.norm_curves([], []),
+    ):
         assert [text.get_text() for text in drawing.texts] == ["no records yet"]
 
 
@@ -135,3 +139,13 @@ def test_the_live_check_has_its_run_and_its_baseline():
     assert live_experiments == {"spoken_numbers/transformer", "spoken_numbers/lstm"}
     rows = live_rows(BANDS, live() | live("spoken_numbers/lstm", exact=0.5, bleu=60.0, perplexity=1.5))
     assert {row["baseline"].startswith("not ") for row in rows} == {True}
+
+
+def test_norms_are_told_apart():
+    drawing = results.norm_curves([record("table3/base", 0)], [record("table3_pre_norm/base", 0)])
+    (legend,) = drawing.legends
+    said = [text.get_text() for text in legend.get_texts()]
+    assert [words.partition(" (")[0] for words in said] == [
+        "layer norm after the sum, as in the paper",
+        "layer norm before the sub-layer",
+    ]

@@ -20,7 +20,12 @@ _BASE = "base"
 _NO_RECORDS = Html('<p class="attn-note">no records yet</p>', "no records yet")
 
 
-def curves(records: Records) -> Figure:
+_NORMS = {"post": "layer norm after the sum, as in the paper", "pre": "layer norm before the sub-layer"}
+
+
+def curves(
+    records: Records, *, labels: Mapping[str, str] = LABELS, colours: Mapping[str, str] = COLOURS
+) -> Figure:
     """Perplexity of the validation split over target tokens, every seed and the median of each model."""
     there = {kind: rows for kind, rows in records.items() if rows}
     drawing, axes = figure(height=3.2)
@@ -31,11 +36,18 @@ def curves(records: Records) -> Figure:
         for kind, rows in there.items()
     }
     learning_curves(
-        axes, seeds, LABELS, xlabel="target tokens seen, millions", ylabel="validation perplexity per subword"
-    )
+        axes, seeds, labels, colours=colours, xlabel="target tokens seen, millions",
+        ylabel="validation perplexity per subword",
+    )  # fmt: skip
     axes.set_yscale("log")
     legend_below(drawing, axes, n_columns=1)
     return drawing
+
+
+def norm_curves(post: Sequence[Record], pre: Sequence[Record]) -> Figure:
+    """The same for one model with both places of the layer norm."""
+    colours = {"post": COLOURS["transformer"], "pre": COLOURS["lstm"]}
+    return curves({"post": post, "pre": pre}, labels=_NORMS, colours=colours)
 
 
 def own_rows(tables: Mapping[str, Records], test: str) -> Html:

@@ -33,6 +33,7 @@ TASKS = {
     "spoken_numbers": "Numbers and dates in words, English to German",
     "multi30k_en_de": "Multi30k, English to German",
     "multi30k_en_fr": "Multi30k, English to French",
+    "wmt14_sample_en_de": "10,000 pairs of WMT14, English to German",
     "wmt14_en_de": "WMT14, English to German",
     "wmt14_en_fr": "WMT14, English to French",
 }
@@ -174,7 +175,7 @@ def _translation(task: str, kind: str) -> Experiment:
         id=f"{task}/{kind}",
         task=task,
         label=f"{TASKS[task]}, {LABELS[kind]}",
-        tables=("table2",) if task.startswith("wmt14") else (),
+        tables=("table2",) if task in ("wmt14_en_de", "wmt14_en_fr") else (),
         configs=configs,
         seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
         build=build_captions if task.startswith("multi30k") else build,
