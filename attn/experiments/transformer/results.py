@@ -83,6 +83,20 @@ def _spread(rows: Sequence[Record], metric: str, digits: int) -> str:
     return f"{fmean(values):.{digits}f}{more}"
 
 
+def trial_words(record: Record | None) -> str:
+    """What a short trial of the paper's recipe did, in a sentence."""
+    if record is None:
+        return "The trial has no record yet."
+    data, first = record.data, record.history[0]
+    processes = data["environment"]["device_count"]
+    return (
+        f"Tried: {data['run']['steps']} updates of {data['config']['training']['batch_size']:,} tokens in {processes} "
+        f"{'process' if processes == 1 else 'processes'}, {data['run']['parameters'] / 1e6:.1f} million parameters; "
+        f"validation perplexity from {first['perplexity']:,.0f} to {record.metric('perplexity_at_the_end'):,.0f}; BLEU "
+        f"{record.metric('bleu_test'):.1f} on {data['config']['corpus']['n_test']} sentences of newstest2014."
+    )
+
+
 def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5) -> Html:
     """Translations of one run between source and reference, of sentences evenly spread over the split."""
     if run is None:
