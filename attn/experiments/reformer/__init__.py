@@ -1,0 +1,18 @@
+"""Chapter 2: the Reformer."""
+
+from __future__ import annotations
+
+from attn.experiments.reformer.claims import CLAIMS
+from attn.experiments.reformer.runs import EXPERIMENTS, PAPER
+from attn.experiments.reformer.tables import TABLES
+from attn.reproduction.experiment import Chapter
+
+CHAPTER = Chapter(
+    paper=PAPER,
+    number=2,
+    short_title="Reformer",
+    notebook="02_reformer",
+    experiments=EXPERIMENTS,
+    tables=TABLES,
+    claims=CLAIMS,
+)

@@ -1,0 +1,66 @@
+"""Claims of the Reformer's chapter, as tests on records of the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attn.experiments.reformer.runs import LABELS, PAPER
+from attn.reproduction.experiment import Claim, Control
+from attn.reproduction.facts import load_papers
+from attn.reproduction.records import Record
+
+Runs = Mapping[str, Record]
+_SHARE = "share of symbols"
+_ROUNDS = (1, 2, 4, 8)
+
+
+def _accuracy(record: Record, evaluation: str) -> float:
+    return record.metric(f"accuracy_{evaluation}")
+
+
+def _learned(attention: str) -> Control:
+    """The model has learned the task with the attention that it was trained with."""
+    own, experiment = ("full" if attention.startswith("full") else attention), f"duplication/{attention}"
+    return Control(
+        statement="Evaluated with the attention of its training, the model gets more than half of the symbols right",
+        difference=lambda runs: _accuracy(runs[experiment], own) - 0.5,
+    )
+
+
+def _more_rounds(claim: str, attention: str, few: int, many: int) -> Claim:
+    experiment = f"duplication/{attention}"
+    return Claim(
+        id=f"{claim}_{attention}_{many}_{few}", fact=claim, kind="order", unit=_SHARE, experiments=(experiment,),
+        measure=f"Trained with {LABELS[attention]}: accuracy with {many} rounds minus {few}",
+        difference=lambda runs: _accuracy(runs[experiment], f"lsh{many}") - _accuracy(runs[experiment], f"lsh{few}"),
+        control=_learned(attention),
+    )  # fmt: skip
+
+
+def _hashing_loses(rounds: int) -> Claim:
+    experiment = "duplication/full"
+    return Claim(
+        id=f"c1_full_{rounds}", fact="c1", kind="order", unit=_SHARE, experiments=(experiment,),
+        measure=f"Trained with {LABELS['full']}: accuracy with full attention minus LSH of {rounds} rounds",
+        difference=lambda runs: _accuracy(runs[experiment], "full") - _accuracy(runs[experiment], f"lsh{rounds}"),
+        control=_learned("full"),
+    )  # fmt: skip
+
+
+def _almost_perfect(attention: str) -> Claim:
+    experiment = f"duplication/{attention}"
+    level = load_papers()[PAPER].margins["almost_perfect"]["value"]
+    return Claim(
+        id=f"c2_{attention}", fact="c2", kind="order", unit=_SHARE, experiments=(experiment,),
+        measure=f"Trained with {LABELS[attention]}: accuracy with 8 rounds minus {level:g}",
+        difference=lambda runs: _accuracy(runs[experiment], "lsh8") - level, control=_learned(attention),
+    )  # fmt: skip
+
+
+_TRAINED_WITH_LSH = ("lsh4", "lsh2", "lsh1")
+CLAIMS = (
+    *(_hashing_loses(rounds) for rounds in _ROUNDS),
+    *(_more_rounds("c1", "full", few, many) for few, many in zip(_ROUNDS, _ROUNDS[1:], strict=False)),
+    *(_almost_perfect(attention) for attention in _TRAINED_WITH_LSH),
+    *(_more_rounds("c3", attention, 1, 8) for attention in _TRAINED_WITH_LSH),
+)

@@ -1,0 +1,149 @@
+"""What the chapter computes to show: hashing on a circle, which pairs meet, weight kept over rounds, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attn.reformer import (
+    default_buckets,
+    full_attention,
+    hash_vectors,
+    lsh_attention,
+    random_rotations,
+    shared_qk_attention,
+    sort_by_bucket,
+    unit,
+)
+
+GIB = 2**30
+FLOAT32 = 4  # bytes
+
+
+# --- hashing --------------------------------------------------------------------------------------------------
+
+
+class Circle(NamedTuple):
+    """Points on the unit circle and their buckets."""
+
+    points: np.ndarray  # [T, 2]
+    buckets: np.ndarray  # [R, T]
+    directions: np.ndarray  # [R, n_buckets, 2]: the rotated axes, of which the nearest is a point's bucket
+
+
+def circle(n_points: int = 40, *, n_buckets: int = 4, n_rounds: int = 3, seed: int = 0) -> Circle:
+    """Random rotations hash points of the plane (fig. 1 of the paper has the same picture for a sphere)."""
+    generator = torch.Generator().manual_seed(seed)
+    angle = 2 * torch.pi * torch.rand(n_points, generator=generator)
+    points = torch.stack([angle.cos(), angle.sin()], dim=-1)  # [T, 2]
+    (rotation,) = random_rotations(n_buckets, n_rounds=n_rounds, n_heads=1, head_dim=2, generator=generator)
+    buckets = hash_vectors(points[None, None], [rotation])[0, 0]
+    half = rotation[0].transpose(1, 2)  # [R, n_buckets / 2, 2]
+    return Circle(points.numpy(), buckets.numpy(), unit(torch.cat([half, -half], dim=1)).numpy())
+
+
+class Meetings(NamedTuple):
+    """Who may attend to whom among a few clustered vectors, in the order of the sequence and sorted."""
+
+    buckets: np.ndarray  # [T]
+    order: np.ndarray  # [T], the position at each place
+    weights: np.ndarray  # full attention [T, T]
+    hashed: np.ndarray  # LSH attention [T, T]
+
+
+def meetings(*, length: int = 24, chunk_len: int = 4, n_clusters: int = 6, seed: int = 1) -> Meetings:
+    """One round on vectors that lie around a few directions: most weight is between vectors of one bucket."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 6 * torch.nn.functional.normalize(torch.randn(n_clusters, 8, generator=generator), dim=-1)
+    cluster = torch.randint(n_clusters, (length,), generator=generator)
+    query = (centres[cluster] + 0.8 * torch.randn(length, 8, generator=generator))[None, None]
+    rotations = random_rotations(
+        default_buckets(length, chunk_len), n_rounds=1, n_heads=1, head_dim=8, generator=generator
+    )
+    buckets = hash_vectors(query, rotations)
+    identity = torch.eye(length)[None, None]
+    hashed = lsh_attention(query, identity, buckets, chunk_len=chunk_len, is_causal=True)
+    full = shared_qk_attention(query, identity, is_causal=True)
+    return Meetings(
+        buckets[0, 0, 0].numpy(), sort_by_bucket(buckets)[0, 0, 0].numpy(), full[0, 0].numpy(), hashed[0, 0].numpy()
+    )  # fmt: skip
+
+
+def weight_kept(
+    rounds: Sequence[int] = (1, 2, 4, 8, 16), *, length: int = 256, chunk_len: int = 16, scale: float = 1.0,
+    draws: int = 5,
+) -> np.ndarray:  # fmt: skip
+    """Share of full attention's weight that lies on pairs which LSH attention sees.
+
+    Args:
+        rounds: numbers of hash rounds.
+        length: T.
+        chunk_len: m.
+        scale: length of the queries: the longer, the fewer keys hold most of the weight.
+        draws: of random Gaussian queries.
+
+    Returns:
+        [draws, rounds].
+    """
+    found = np.zeros((draws, len(rounds)))
+    for draw in range(draws):
+        generator = torch.Generator().manual_seed(draw)
+        query = scale * unit(torch.randn(1, 1, length, 16, generator=generator))
+        identity = torch.eye(length)[None, None]
+        weights = shared_qk_attention(query, identity)
+        for column, n_rounds in enumerate(rounds):
+            rotations = random_rotations(
+                default_buckets(length, chunk_len), n_rounds=n_rounds, n_heads=1, head_dim=16, generator=generator
+            )  # fmt: skip
+            seen = lsh_attention(query, identity, hash_vectors(query, rotations), chunk_len=chunk_len) > 0
+            found[draw, column] = float((weights * seen).sum() / length)
+    return found
+
+
+def conventions_differ(length: int = 16, seed: int = 0) -> dict[str, float]:
+    """How much weight a token gives itself in full attention with shared queries and keys, by convention (mean)."""
+    generator = torch.Generator().manual_seed(seed)
+    query = 4 * unit(torch.randn(1, 1, length, 16, generator=generator))
+    identity = torch.eye(length)[None, None]
+
+    def own(**switches: bool) -> float:
+        weights: Tensor = full_attention(query, query, identity, is_causal=True, **switches)
+        return float(weights[0, 0].diagonal()[1:].mean())
+
+    return {
+        "itself last": own(unit_keys=True, self_last=True),
+        "itself allowed": own(unit_keys=True, self_last=False),
+    }
+
+
+# --- memory arithmetic ----------------------------------------------------------------------------------------
+
+
+class Amount(NamedTuple):
+    """A number of float32 values in memory."""
+
+    what: str
+    values: int
+
+    @property
+    def gib(self) -> float:
+        """In GiB (2^30 bytes)."""
+        return self.values * FLOAT32 / GIB
+
+
+def memory_amounts() -> list[Amount]:
+    """The paper's and the lectures' estimates, in values of four bytes."""
+    length, width, inner, batch, layers = 2**16, 1024, 4096, 8, 16
+    return [
+        Amount("parameters of a large layer, 0.5 billion", 500_000_000),
+        Amount("activations of one layer: 64K tokens, width 1K, batch 8", length * width * batch),
+        Amount("one matrix of attention weights, 64K by 64K, batch 1", length**2),
+        Amount("feed-forward activations: 64K tokens, width 4K, 16 layers", length * inner * layers),
+        Amount("the same, reversible: one layer at a time", length * inner),
+        Amount("the same, reversible and in 16 chunks", length * inner // 16),
+        Amount("weights of LSH attention: 64K tokens, 8 rounds, windows of 128", length * 8 * 128),
+    ]

@@ -1,0 +1,139 @@
+"""Figures of chapter 2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle as Disc
+
+from attn.experiments.reformer.concepts import Circle, Meetings
+from attn.experiments.reformer.runs import LABELS
+from attn.experiments.reformer.workloads import EVALUATIONS
+from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below, nothing_yet
+from attn.reproduction.records import Record
+
+_PHONE = 4.6  # inches wide, so that a phone shows the words at their size
+_BUCKETS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+_MARKERS = "osD^vP*X"
+_ROUND_COLUMNS = ("full", "lsh8", "lsh4", "lsh2", "lsh1")
+_COLUMN_NAMES = {"full": "full", "lsh8": "8 rounds", "lsh4": "4", "lsh2": "2", "lsh1": "1"}
+
+Records = Mapping[str, Sequence[Record]]  # by attention of the training
+
+
+def circle(found: Circle) -> Figure:
+    """Buckets of points on the circle, a panel for each round: near points mostly share a bucket."""
+    n_rounds = len(found.buckets)
+    drawing, panels = figure(1, n_rounds, width=_PHONE, height=1.9)
+    for number, (panel, buckets, axes) in enumerate(
+        zip(panels, found.buckets, found.directions, strict=True), start=1
+    ):
+        panel.add_patch(Disc((0, 0), 1, fill=False, color="#BBBBBB", linewidth=0.8))
+        for bucket, (x, y) in enumerate(axes):
+            panel.plot([0, 0.75 * x], [0, 0.75 * y], color=_BUCKETS[bucket], linewidth=1)
+            here = found.points[buckets == bucket]
+            panel.plot(*here.T, _MARKERS[bucket], color=_BUCKETS[bucket], markersize=4)
+        panel.set(title=f"round {number}", aspect="equal", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2))
+        panel.set_axis_off()
+    return drawing
+
+
+def meetings(found: Meetings, *, chunk_len: int = 4) -> Figure:
+    """Full attention beside LSH attention, in the order of the sequence and sorted by bucket."""
+    drawing, grid = figure(2, 2, width=_PHONE, height=2.3)
+    order = found.order
+    panels = (
+        ("full attention", found.weights), ("LSH attention, 1 round", found.hashed),
+        ("full, sorted by bucket", found.weights[order][:, order]),
+        ("LSH, sorted by bucket", found.hashed[order][:, order]),
+    )  # fmt: skip
+    for panel, (title, weights) in zip(grid.flat, panels, strict=True):
+        panel.imshow(weights, vmin=0, vmax=1, cmap=WEIGHTS_MAP)
+        panel.set(title=title, xticks=[], yticks=[])
+        panel.spines[:].set_visible(True)
+    for place in range(chunk_len, len(order), chunk_len):
+        for panel in grid[1]:
+            panel.axhline(place - 0.5, color=COLOURS["paper"], linewidth=0.5)
+            panel.axvline(place - 0.5, color=COLOURS["paper"], linewidth=0.5)
+    grid[1, 0].set(xlabel="keys", ylabel="queries")
+    return drawing
+
+
+def weight_kept(rounds: Sequence[int], shares: Mapping[float, np.ndarray]) -> Figure:
+    """Share of full attention's weight that LSH attention sees, over rounds, by length of the queries."""
+    drawing, axes = figure(width=_PHONE, height=2.7)
+    for (scale, found), colour, marker in zip(shares.items(), _BUCKETS, _MARKERS, strict=False):
+        axes.fill_between(rounds, found.min(0), found.max(0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(
+            rounds,
+            np.median(found, axis=0),
+            color=colour,
+            marker=marker,
+            label=f"queries of length {scale:g}",
+        )
+    axes.set_xscale("log", base=2)
+    axes.set(
+        xticks=rounds, xticklabels=rounds, ylim=(0, 1.03), xlabel="rounds of hashing",
+        ylabel="share of weight seen",
+    )  # fmt: skip
+    legend_below(drawing, axes)
+    return drawing
+
+
+def grids(records: Records, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Table 2 three times: in print, in the replication, and here (means over seeds), as heat maps in percent.
+
+    Args:
+        records: by attention of the training.
+        printed: by who printed it, the percentages of each row in the order full, 8, 4, 2, 1 rounds.
+    """
+    rows = [name for name in ("full", "lsh4", "lsh2", "lsh1") if records.get(name)]
+    drawing, panels = figure(1, len(printed) + 1, height=2.4, sharey=True)
+    if not rows:
+        return nothing_yet(drawing)
+    ours = {name: [100 * _mean(records[name], column) for column in _ROUND_COLUMNS] for name in rows}
+    for panel, (who, table) in zip(panels, {**printed, "here": ours}.items(), strict=True):
+        values = np.array([table[name] for name in rows])
+        panel.imshow(values, vmin=0, vmax=100, cmap="Blues")
+        for (y, x), value in np.ndenumerate(values):
+            panel.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=8,
+                       color="white" if value > 55 else "black")  # fmt: skip
+        names = [_COLUMN_NAMES[column] for column in _ROUND_COLUMNS]
+        panel.set(title=who, xticks=range(len(names)), xticklabels=names, xlabel="evaluated with")
+        panel.tick_params(length=0)
+        panel.spines[:].set_visible(False)
+    short = {"full": "full", "lsh4": "4 rounds", "lsh2": "2 rounds", "lsh1": "1 round"}
+    panels[0].set(yticks=range(len(rows)), yticklabels=[short[name] for name in rows], ylabel="trained with")
+    return drawing
+
+
+def _mean(records: Sequence[Record], column: str) -> float:
+    return float(np.mean([record.metric(f"accuracy_{column}") for record in records]))
+
+
+def conventions(records: Records) -> Figure:
+    """Accuracy of every model under every convention of full attention, and under LSH: every seed a mark."""
+    there = {name: found for name, found in records.items() if found}
+    drawing, axes = figure(width=7.2, height=0.42 * max(2, len(there)) + 1.6)
+    if not there:
+        return nothing_yet(drawing)
+    shown = [*_ROUND_COLUMNS[:1], *(name for name in EVALUATIONS if name.startswith("full_")), "lsh8", "lsh1"]
+    for place, (name, colour, marker) in enumerate(zip(shown, _BUCKETS, _MARKERS, strict=False)):
+        shift = 0.11 * (place - (len(shown) - 1) / 2)
+        points = [
+            (100 * record.data["metrics"][f"accuracy_{name}"]["value"], y + shift)
+            for y, found in enumerate(there.values())
+            for record in found
+            if f"accuracy_{name}" in record.data["metrics"]
+        ]
+        label = LABELS.get(name, f"LSH, {name[3:]} round{'s' if name != 'lsh1' else ''}")
+        axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=4, linestyle="", label=label)
+    axes.set(
+        yticks=range(len(there)), yticklabels=[LABELS[name] for name in there], xlim=(-3, 103),
+        xlabel="percent of symbols right, evaluated with",
+    )  # fmt: skip
+    axes.invert_yaxis()
+    legend_below(drawing, axes)
+    return drawing

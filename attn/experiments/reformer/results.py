@@ -1,0 +1,97 @@
+"""What chapter 2 shows as tables and words: memory arithmetic, printed grids, and what the conventions decide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from attn.experiments.reformer.concepts import memory_amounts
+from attn.experiments.reformer.runs import LABELS, TABLE2_ROWS
+from attn.experiments.reformer.workloads import ROUNDS, SOLVED
+from attn.reproduction.facts import Paper
+from attn.reproduction.grid import Grid, Html, plain
+from attn.reproduction.records import Record
+
+Records = Mapping[str, Sequence[Record]]  # by attention of the training
+_EVALUATED = ("eval_full", "eval_lsh8", "eval_lsh4", "eval_lsh2", "eval_lsh1")
+_CHANCE = (
+    0.05  # accuracies below this are called chance: it is 0.008, and noise of the conventions comes on top
+)
+
+
+def memory_table() -> Html:
+    """The estimates of the paper and of lectures on it, in GiB."""
+    grid = Grid(plain("Memory of a long text, float32"), ["What", "Values", "GiB"])
+    for amount in memory_amounts():
+        grid.add([plain(amount.what), plain(f"{amount.values:,}"), plain(f"{amount.gib:.3g}")])
+    return grid.render()
+
+
+def printed_grids(paper: Paper) -> dict[str, dict[str, list[float]]]:
+    """Table 2 as the paper and as the replication print it, by row, in the order full, 8, 4, 2, 1 rounds."""
+    sources = {"the paper": "table2", "a replication": "table2_reproduction"}
+    return {
+        who: {TABLE2_ROWS[row["train"]]: [row[column] for column in _EVALUATED] for row in paper.table(table).rows}
+        for who, table in sources.items()
+    }  # fmt: skip
+
+
+def finding(records: Records) -> list[str]:
+    """Who learned, and which convention of full attention makes of an LSH model what the paper prints, in sentences."""
+    if not any(records.values()):
+        return ["No records yet."]
+    return [*_learned(records), *_full_of_lsh(records), *_lsh_of_full(records)]
+
+
+def _learned(records: Records) -> list[str]:
+    lines = []
+    for name, found in records.items():
+        own = "full_plain" if name == "separate" else name
+        solved = [record for record in found if _accuracy(record, own) >= SOLVED]
+        if found:
+            lines.append(
+                f"{LABELS[name]}: {len(solved)} of {len(found)} seeds learn the task"
+                + (
+                    f", after {_range([r.metric('steps_to_solve') for r in solved])} updates."
+                    if solved
+                    else "."
+                )
+            )
+    return lines
+
+
+def _full_of_lsh(records: Records) -> list[str]:
+    trained = [record for name in ("lsh4", "lsh2", "lsh1") for record in records.get(name, ())]
+    if not trained:
+        return []
+    parts = []
+    for name in ("full", "full_raw_keys", "full_with_self", "full_plain"):
+        mean = fmean(_accuracy(record, name) for record in trained)
+        words = "chance" if mean < _CHANCE else f"{100 * mean:.3g} percent"
+        parts.append(f"{words} with {LABELS[name]}")
+    return ["Trained with LSH and evaluated with full attention: " + "; ".join(parts) + "."]
+
+
+def _lsh_of_full(records: Records) -> list[str]:
+    parts = []
+    for name in ("full", "full_with_self", "full_raw_keys", "full_plain", "separate"):
+        if found := records.get(name):
+            shares = [f"{100 * fmean(_accuracy(r, f'lsh{rounds}') for r in found):.3g}" for rounds in ROUNDS]
+            parts.append(f"{', '.join(shares)} with {LABELS[name]}")
+    if not parts:
+        return []
+    return [
+        "Trained with full attention and evaluated with LSH of 8, 4, 2 and 1 rounds, in percent: "
+        + "; ".join(parts)
+        + ". "
+        "Where queries and keys were trained apart, LSH takes the queries for both."
+    ]
+
+
+def _accuracy(record: Record, evaluation: str) -> float:
+    return record.metric(f"accuracy_{evaluation}")
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"

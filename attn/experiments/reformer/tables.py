@@ -1,0 +1,53 @@
+"""How the tables of the Reformer's chapter are filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attn.experiments.reformer.runs import PAPER, TABLE2_ROWS
+from attn.reproduction.experiment import Measured, TableView
+
+Row = Mapping[str, Any]
+_COLUMNS = {"eval_full": "full", **{f"eval_lsh{rounds}": f"lsh{rounds}" for rounds in (8, 4, 2, 1)}}
+
+
+def _percent(name: str) -> Measured:
+    return Measured(
+        lambda row: f"duplication/{TABLE2_ROWS[row['train']]}",
+        lambda row, record: 100 * record.metric(f"accuracy_{name}"),
+        unit="percent",
+    )
+
+
+def _pending(unit: str) -> Measured:
+    """A cell that nothing fills yet."""
+    return Measured(lambda row: None, lambda row, record: None, unit=unit)
+
+
+def _formulas(table: str, label: str) -> TableView:
+    return TableView(
+        id=table, label=lambda row: row[label], label_columns=(label,),
+        cells={column: _pending("law") for column in ("memory", "time")},
+    )  # fmt: skip
+
+
+TABLES = (
+    _formulas("table1", "attention_type"),
+    TableView(
+        id="table2",
+        label=lambda row: row["train"],
+        label_columns=("train",),
+        cells={column: _percent(name) for column, name in _COLUMNS.items()},
+        command=lambda row: (
+            f"attn run {PAPER} --experiment duplication/{TABLE2_ROWS[row['train']]} --profile cpu"
+        ),
+    ),
+    _formulas("table3", "model_type"),
+    TableView(
+        id="table4",
+        label=lambda row: row["model"],
+        label_columns=("model",),
+        cells={column: _pending("BLEU") for column in ("bleu", "sacrebleu_uncased", "sacrebleu_cased")},
+    ),
+)
