@@ -360,94 +360,89 @@ def lsh_attention(
             query, value, buckets, mask,
             chunk_len=chunk_len, is_causal=is_causal, scale=scale, convention=convention,
         )  # fmt: skip
-    batch, n_heads, n_rounds, length = buckets.shape
-    mask = query.new_ones(batch, length, dtype=torch.bool) if mask is None else mask
+    length = query.shape[2]
+    mask = query.new_ones(len(query), length, dtype=torch.bool) if mask is None else mask
     query, value, buckets, mask = (
         _filled_up(tensor, dim, chunk_len)
         for tensor, dim in ((query, 2), (value, 2), (buckets, 3), (mask, 1))
     )
-    order = sort_by_bucket(buckets, mask)  # [B, H, R, T]
-    place = order.argsort(-1)  # where each position went
-    n_chunks = order.shape[-1] // chunk_len
-
-    def in_order(tensor: Tensor) -> Tensor:
-        """[B, H, 1 or R, T, ...] to the chunks of all rounds, one round after another [B, H, R C, m, ...]."""
-        index = order.view(*order.shape, *[1] * (tensor.dim() - 4))
-        return _chunks(tensor.take_along_dim(index, dim=3), 3, chunk_len).flatten(2, 3)
-
-    def pairs(tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Of numbers [B, H, 1 or R, T]: every query's and its keys' [B, H, R C, m, 1] and [B, H, R C, 1, 2m]."""
-        chunks = in_order(tensor)
-        return chunks.unsqueeze(-1), _look_back(chunks, 2).unsqueeze(-2)
-
-    position, key_position = pairs(torch.arange(order.shape[-1], device=order.device).expand_as(order))
-    allowed = key_position < position if is_causal else key_position != position
-    allowed = allowed & pairs(mask[:, None, None].expand_as(order))[1]
-    if convention.same_bucket:
-        bucket, key_bucket = pairs(buckets)
-        allowed &= bucket == key_bucket
-    if convention.same_bucket or not convention.wrap:  # buckets of two rounds are never the same
-        allowed[:, :, ::n_chunks, :, :chunk_len] = False
-    itself = torch.eye(chunk_len, 2 * chunk_len, dtype=torch.bool, device=order.device).roll(chunk_len, 1)
-
-    chunks = in_order(query.unsqueeze(2))
-    keys, values = (_look_back(c, 2) for c in (unit(chunks), in_order(value.unsqueeze(2))))
-    products = torch.matmul(chunks * scale, keys.transpose(-2, -1))  # [B, H, R C, m, 2m]
+    rounds = _Rounds(buckets, mask, chunk_len)
+    queries = rounds.chunks(query.unsqueeze(2))  # [B, H, R C, m, E]
+    keys, values = (_look_back(c, 2) for c in (unit(queries), rounds.chunks(value.unsqueeze(2))))
+    products = torch.matmul(queries * scale, keys.mT)  # [B, H, R C, m, 2m]
     products = products.to(torch.promote_types(products.dtype, torch.float32))
+    # minus m_ij of the appendix: infinite where nothing may be seen, log N_ij elsewhere, 10^5 for the query itself
     if convention.count_once:
-        chunk_number = place // chunk_len + n_chunks * torch.arange(n_rounds, device=order.device).unsqueeze(
-            -1
-        )
-        times = _times_met(pairs, chunk_number, buckets, n_chunks, convention)
-        products = products - times.to(products.dtype).log()
-    products = (products - SELF_PENALTY * itself).masked_fill(~(allowed | itself), -math.inf)
-    log_sum = products.logsumexp(-1, keepdim=True)  # z(i, P_i) of every round
+        products = products - rounds.times_met(convention).to(products.dtype).log()
+    itself = torch.eye(chunk_len, dtype=torch.bool, device=query.device)
+    itself = torch.cat([torch.zeros_like(itself), itself], dim=1)  # [m, 2m]
+    visible = rounds.visible(mask, is_causal, convention) | itself
+    products = (products - SELF_PENALTY * itself).masked_fill(~visible, -math.inf)
+    log_sum = products.logsumexp(-1, keepdim=True)  # z(i, P_i) of each round
     output = torch.matmul((products - log_sum).exp().to(values.dtype), values)  # [B, H, R C, m, V]
-
-    def unsorted(chunks: Tensor) -> Tensor:
-        """[B, H, R C, m, any] to [B, H, R, T, any]."""
-        return (
-            chunks.unflatten(2, (n_rounds, n_chunks)).flatten(3, 4).take_along_dim(place.unsqueeze(-1), dim=3)
-        )
-
-    share = unsorted(log_sum).softmax(dim=2)  # exp(z of the round - z of their union)
-    output = (unsorted(output) * share.to(output.dtype)).sum(2)
+    share = rounds.unsorted(log_sum).softmax(dim=2)  # exp(z of the round - z of their union) [B, H, R, T, 1]
+    output = (rounds.unsorted(output) * share.to(output.dtype)).sum(2)
     return output.masked_fill(~mask[:, None, :, None], 0)[:, :, :length]
 
 
-def _times_met(
-    pairs: Callable[[Tensor], tuple[Tensor, Tensor]],
-    chunk_number: Tensor,
-    buckets: Tensor,
-    n_chunks: int,
-    convention: Convention,
-) -> Tensor:
-    """N_ij: how often, over all rounds, the query of each pair can see its key; 1 where it never can.
+class _Rounds:
+    """The tokens in the order of every round, in chunks: C a round and R C in all, one round after another.
 
     Args:
-        pairs: as in `lsh_attention`.
-        chunk_number: of the chunk each position is in, the rounds' chunks counted on [B, H, R, T].
-        buckets: [B, H, R, T].
-        n_chunks: C, chunks of a round.
-        convention: for what seeing means.
-
-    Returns:
-        [B, H, R C, m, 2m].
+        buckets: [B, H, R, T], T a multiple of m.
+        mask: [B, T], True for tokens.
+        chunk_len: m.
     """
-    n_rounds = chunk_number.shape[2]
-    total = 0
-    for r in range(n_rounds):
-        query, key = pairs(chunk_number[:, :, r : r + 1])
-        first = query == r * n_chunks
-        met = (key == query) | ((key == query - 1) & ~first)
+
+    def __init__(self, buckets: Tensor, mask: Tensor, chunk_len: int) -> None:
+        self.buckets, self.chunk_len = buckets, chunk_len
+        self.order = sort_by_bucket(buckets, mask)  # which position stands at each place
+        self.place = self.order.argsort(-1)  # at which place each position stands
+        self.n_rounds, self.n_chunks = buckets.shape[2], buckets.shape[3] // chunk_len
+
+    def chunks(self, tensor: Tensor) -> Tensor:
+        """[B, H, 1 or R, T, ...] to [B, H, R C, m, ...]."""
+        index = self.order.view(*self.order.shape, *[1] * (tensor.dim() - 4))
+        return _chunks(tensor.take_along_dim(index, dim=3), 3, self.chunk_len).flatten(2, 3)
+
+    def unsorted(self, chunks: Tensor) -> Tensor:
+        """[B, H, R C, m, any] to [B, H, R, T, any]."""
+        places = chunks.unflatten(2, (self.n_rounds, self.n_chunks)).flatten(3, 4)
+        return places.take_along_dim(self.place.unsqueeze(-1), dim=3)
+
+    def pairs(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers [B, H, 1 or R, T] of the queries [B, H, R C, m, 1] and of their keys [B, H, R C, 1, 2m]."""
+        chunks = self.chunks(numbers)
+        return chunks.unsqueeze(-1), _look_back(chunks, 2).unsqueeze(-2)
+
+    def visible(self, mask: Tensor, is_causal: bool, convention: Convention) -> Tensor:
+        """Which keys each query may attend to, itself left out [B, H, R C, m, 2m]."""
+        position = torch.arange(self.order.shape[-1], device=mask.device)
+        query, key = self.pairs(position.expand_as(self.order))
+        visible = key < query if is_causal else key != query
+        visible &= self.pairs(mask[:, None, None].expand_as(self.order))[1]
         if convention.same_bucket:
-            met &= torch.eq(*pairs(buckets[:, :, r : r + 1]))
-        total = total + met.int()
-        if convention.wrap and not convention.same_bucket:
-            before = (r - 1) % n_rounds
-            key = pairs(chunk_number[:, :, before : before + 1])[1]
-            total = total + (first & (key == (before + 1) * n_chunks - 1)).int()
-    return total.clamp(min=1)
+            visible &= torch.eq(*self.pairs(self.buckets))
+        if convention.same_bucket or not convention.wrap:  # no bucket of one round is a bucket of another
+            visible[:, :, :: self.n_chunks, :, : self.chunk_len] = False
+        return visible
+
+    def times_met(self, convention: Convention) -> Tensor:
+        """N_ij, how often over all rounds a query sees a key [B, H, R C, m, 2m]; at least 1."""
+        first = self.n_chunks * torch.arange(self.n_rounds, device=self.place.device)  # chunk of each round
+        chunk = self.place // self.chunk_len + first.unsqueeze(-1)  # of each position [B, H, R, T]
+        total = 0
+        for r in range(self.n_rounds):
+            query, key = self.pairs(chunk[:, :, r : r + 1])
+            met = (key == query) | ((key == query - 1) & (query != first[r]))
+            if convention.same_bucket:
+                met &= torch.eq(*self.pairs(self.buckets[:, :, r : r + 1]))
+            total = total + met.int()
+            if convention.wrap and not convention.same_bucket:
+                before = r - 1 if r else self.n_rounds - 1
+                key = self.pairs(chunk[:, :, before : before + 1])[1]
+                total += (query == first[r]) & (key == first[before] + self.n_chunks - 1)
+        return total.clamp(min=1)
 
 
 # --- Modules ---------------------------------------------------------------------------------------------------
@@ -679,8 +674,8 @@ class LSHAttention(ReformerAttention):
 class AxialPositions(nn.Module):
     """Positions as the rows, columns, ... of a grid: one small table an axis, its vectors side by side.
 
-    The authors' code has them for long sequences. Position t = (t_1 ... t_n), the last axis running fastest, has the vector
-    [table_1[t_1]; ...; table_n[t_n]]: sum of N_a d_a parameters where a plain table has T D.
+    The authors' code has them for long sequences. Position t = (t_1 ... t_n), the last axis running fastest, has the
+    vector [table_1[t_1]; ...; table_n[t_n]]: sum of N_a d_a parameters where a plain table has T D.
 
     Args:
         shape: N_1 ... N_n; their product is the longest length.

@@ -23,6 +23,7 @@ from torch.func import functional_call
 from torch.utils.checkpoint import get_device_states, set_device_states
 
 from attn.attention import check_dropout, check_positive, check_sequence
+from attn.language_model import carries_state
 
 JOINS = ("mean", "concatenate")
 
@@ -166,6 +167,61 @@ class ReversibleStack(nn.Module):
             for k, function in enumerate(block)
         )
         return [_Step(*pair, index % 2, self.swap_parameters) for index, pair in enumerate(named)]
+
+
+class ReversibleLayers(nn.Module):
+    """Layers for `attn.language_model.LanguageModel`, in the place of its `Stack`: reversible, with a norm at the end.
+
+    Args:
+        layers: the sub-layers of each layer, as [[attention, feed_forward], ...], none of which carries a state.
+        d_model: D.
+        dropout: on the output of each sub-layer.
+        chunks: parts along T for the last sub-layer of each layer, the feed-forward one.
+        join: as `ReversibleStack`. With "concatenate" the vocabulary has to take 2 D.
+        keep_activations: as `ReversibleStack`.
+        swap_parameters: as `ReversibleStack`.
+
+    Raises:
+        ValueError: as `ReversibleStack` and `ResidualBranch`, or if a sub-layer carries a state.
+    """
+
+    def __init__(
+        self,
+        layers: Iterable[Iterable[nn.Module]],
+        *,
+        d_model: int,
+        dropout: float = 0.0,
+        chunks: int = 1,
+        join: str = "mean",
+        keep_activations: bool = False,
+        swap_parameters: bool = False,
+    ) -> None:
+        super().__init__()
+        blocks = []
+        for sublayers in map(list, layers):
+            if any(map(carries_state, sublayers)):
+                raise ValueError(
+                    "layers must hold sub-layers without a state to be reversible; one carries a state"
+                )
+            counts = [1] * (len(sublayers) - 1) + [chunks]
+            blocks.append(
+                [
+                    ResidualBranch(sublayer, d_model=d_model, dropout=dropout, chunks=count)
+                    for sublayer, count in zip(sublayers, counts, strict=False)
+                ]
+            )
+        self.stack = ReversibleStack(
+            blocks, join=join, keep_activations=keep_activations, swap_parameters=swap_parameters
+        )
+        self.norm = nn.LayerNorm(d_model if join == "mean" else 2 * d_model)
+
+    def forward(self, hidden: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """Outputs [B, T, D], or [B, T, 2 D] if the streams are concatenated, of hidden states [B, T, D]; no state."""
+        if state is not None:
+            raise ValueError(
+                f"state must be None for reversible layers, which carry none; got {type(state).__name__}"
+            )
+        return self.norm(self.stack(hidden)), None
 
 
 # --- One function ------------------------------------------------------------------------------------------

@@ -38,6 +38,11 @@ experiment = CHAPTER.experiment("copy/ntm_lstm")
 config = replace(experiment.configs["ci"], test_sizes=((10,),), test_count=16)
 page.chapter = replace(CHAPTER, experiments=(replace(experiment, configs={"ci": config}),))
 """
+FULL_ALONE = """\
+from dataclasses import replace
+
+page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("duplication/full"),))
+"""
 TRANSFORMER_ALONE = """\
 from dataclasses import replace
 
@@ -46,6 +51,8 @@ page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("spoken_numbers/
 MUTATIONS = (
     Mutation("01_transformer", TRANSFORMER_ALONE, "attn.transformer", "Transformer", "encoder.",
              "Numbers and dates in words"),
+    Mutation("02_reformer", FULL_ALONE, "attn.reformer", "FullAttention", "projection.",
+             "Trained and evaluated with full attention"),
     Mutation("06_ntm", NTM_ALONE, "attn.ntm", "NTM", "heads.", "Copy, 1 to 5 vectors"),
 )  # fmt: skip
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import gradcheck
 
-from attn.reversible import ResidualBranch, ReversibleStack
+from attn.language_model import LanguageModel, Vocabulary
+from attn.reversible import ResidualBranch, ReversibleLayers, ReversibleStack
 from attn.transformer import FeedForward
 from benchmarks import reversible as benchmark
 from benchmarks.reversible import peak_bytes
@@ -111,9 +112,8 @@ def assert_same(found, expected, **tolerance):
     torch.testing.assert_close(found[0], expected[0], **(tolerance or EXACT))
     assert found[1].keys() == expected[1].keys()
     for name, gradient in expected[1].items():
-        torch.testing.assert_close(
-            found[1][name], gradient, msg=lambda text: f"{name}: {text}", **(tolerance or EXACT)
-        )  # noqa: B023
+        say = (name + ": {}").format
+        torch.testing.assert_close(found[1][name], gradient, msg=say, **(tolerance or EXACT))
 
 
 kinds = pytest.mark.parametrize("kind", [encoder, decoder])
@@ -541,6 +541,64 @@ def test_swapped_functions_run_on_copies():
     stack.swap_parameters = False
     assert_same(found, gradients(stack, tensors))
     assert all(used is counted.first.weight for used in counted.used)
+
+
+# --- In a language model -----------------------------------------------------------------------------------
+
+
+class Past(Mixing):
+    def forward(self, inputs):
+        return super().forward(inputs, mask=causal(inputs.shape[1]))
+
+
+def language_model(**options):
+    layers = [[Past(), FeedForward(d_model=D_MODEL, d_ff=12)] for _ in range(2)]
+    stack = ReversibleLayers(layers, d_model=D_MODEL, **options)
+    width = 2 * D_MODEL if options.get("join") == "concatenate" else D_MODEL
+    vocabulary = Vocabulary(vocab_size=11, d_model=width)
+    if width > D_MODEL:
+        vocabulary.embed = lambda tokens: F.embedding(tokens, vocabulary.embedding)[..., :D_MODEL]
+    return filled(LanguageModel(vocabulary=vocabulary, stack=stack))
+
+
+@pytest.mark.parametrize("join", ["mean", "concatenate"])
+def test_a_language_model_on_reversible_layers(join):
+    model = language_model(dropout=0.3, chunks=3, join=join)
+    tokens = torch.arange(12).view(2, 6) % 11
+    found = []
+    for model.stack.stack.keep_activations in (False, True):
+        torch.manual_seed(1)
+        nats, state = model(tokens, targets=tokens.roll(-1, dims=1))
+        assert state is None
+        found.append([nats, *torch.autograd.grad(nats.sum(), list(model.parameters()))])
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, **EXACT)
+
+
+def test_reversible_layers_end_with_a_norm_of_the_joined_streams():
+    layers = language_model().stack
+    hidden = random(2, 5, D_MODEL)
+    joined = layers.stack(hidden)
+    expected = F.layer_norm(joined, (D_MODEL,), layers.norm.weight, layers.norm.bias)
+    torch.testing.assert_close(layers(hidden)[0], expected, **EXACT)
+
+
+def test_only_the_last_sublayer_of_a_layer_is_chunked():
+    layers = language_model(chunks=4).stack
+    assert [[branch.chunks for branch in block] for block in layers.stack.blocks] == [[1, 4], [1, 4]]
+
+
+class Carries(nn.Identity):
+    carries_state = True
+
+
+def test_layers_that_carry_a_state_are_refused():
+    with pytest.raises(ValueError, match="layers must hold sub-layers without a state to be reversible"):
+        ReversibleLayers([[Carries(), nn.Identity()]], d_model=D_MODEL)
+    with pytest.raises(
+        ValueError, match="state must be None for reversible layers, which carry none; got tuple"
+    ):
+        language_model().stack(random(1, 2, D_MODEL), (None,))
 
 
 # --- Memory ------------------------------------------------------------------------------------------------
