@@ -1,0 +1,303 @@
+"""Tables 1 and 3 counted: how the largest tensor, what waits for the gradient, and multiply-adds grow with each size.
+
+Each size is multiplied by 4 while the others stay, in two regimes: *wide*, where the feed-forward layer or the vectors
+themselves are largest, and *long*, where attention is. The exponents say what a formula has to say. A printed
+formula is given the same treatment, and stands if all its exponents are those that were counted.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from functools import cache
+from math import log
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from attn.attention import MultiHeadAttention, scaled_dot_product_attention
+from attn.language_model import Stack
+from attn.reformer import LSHAttention, lsh_attention
+from attn.reversible import ResidualBranch, ReversibleStack
+from attn.transformer import FeedForward
+
+_GROWTH = 4  # by which a size is multiplied; sqrt(c) is a whole number then
+_ROUNDING = 0.2  # how far a measured exponent may lie from the law's: lower terms have not quite gone
+_POWERS = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(3))
+_WIDTHS = ("dk", "dmodel")  # vectors that are multiplied: the printed times leave out how long they are
+
+Sizes = Mapping[str, int]
+Exponents = dict[str, Fraction]
+
+
+# --- what is counted ----------------------------------------------------------------------------------------
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the largest storage that any operation returned, in bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return result
+
+
+def largest_tensor(call: Callable[[], object]) -> int:
+    """Bytes of the largest tensor that `call` makes."""
+    with _Largest() as mode, torch.no_grad():
+        call()
+    return mode.bytes
+
+
+class _Kept:
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def peak_saved(model: nn.Module, inputs: Tensor) -> int:
+    """Most bytes that wait for the gradient at one time during a forward and a backward pass, parameters aside."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    users: dict[int, int] = {}
+    alive = peak = 0
+
+    def release(place: int, size: int) -> None:
+        nonlocal alive
+        users[place] -= 1
+        if not users[place]:
+            alive -= size
+
+    def pack(tensor: Tensor) -> Tensor | _Kept:
+        nonlocal alive, peak
+        storage = tensor.untyped_storage()
+        place, size = storage.data_ptr(), storage.nbytes()
+        if place in own:
+            return tensor
+        if not users.get(place):
+            alive += size
+            peak = max(peak, alive)
+        users[place] = users.get(place, 0) + 1
+        kept = _Kept(tensor)
+        weakref.finalize(kept, release, place, size)
+        return kept
+
+    def unpack(kept: Tensor | _Kept) -> Tensor:
+        return kept.tensor if isinstance(kept, _Kept) else kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        result = model(inputs)
+        (result[0] if isinstance(result, tuple) else result).sum().backward()
+    return peak
+
+
+def flops(call: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products in `call`."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        call()
+    return counter.get_total_flops()
+
+
+# --- table 1: attention -------------------------------------------------------------------------------------
+
+
+def one_query_at_a_time(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention that holds the weights of one query only: the paper's memory-efficient way (Sec. 2)."""
+    rows = (scaled_dot_product_attention(q, key, value, need_weights=True)[0] for q in query.split(1, dim=2))
+    return torch.cat(list(rows), dim=2)
+
+
+def _attention(kind: str, sizes: Sizes) -> Callable[[], Tensor]:
+    """A call of one attention; c is the square of the window, of which a chunk is half."""
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(sizes["b"], sizes["nh"], sizes["l"], sizes["dk"]) for _ in range(3))
+    if kind == "Scaled Dot-Product":
+        return lambda: scaled_dot_product_attention(query, key, value, need_weights=True)[0]
+    if kind == "Memory-Efficient":
+        return lambda: one_query_at_a_time(query, key, value)
+    chunk_len = 2 * sizes["l"] // sizes["nc"]  # the window of two chunks is 4 l / nc
+    buckets = torch.randint(8, (sizes["b"], sizes["nh"], sizes["nr"], sizes["l"]))
+    return lambda: lsh_attention(query, value, buckets, chunk_len=chunk_len)
+
+
+_ATTENTION_SIZES = {
+    "wide": {"b": 1, "nh": 1, "l": 16, "dk": 2048, "nr": 1, "nc": 2},
+    "long": {"b": 1, "nh": 1, "l": 512, "dk": 2, "nr": 2, "nc": 16},
+}
+
+
+# --- table 3: models ----------------------------------------------------------------------------------------
+
+
+class _PlainAttention(nn.Module):
+    """Multi-head attention that keeps its weights, as the paper's Transformer does."""
+
+    def __init__(self, **sizes: int) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(**sizes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.attention(inputs, is_causal=True, need_weights=True).output
+
+
+def _model(kind: str, sizes: Sizes) -> nn.Module:
+    torch.manual_seed(0)
+    width = sizes["dmodel"]
+    heads = {"d_model": width, "n_heads": sizes["nh"], "head_dim": 2, "value_dim": 2}
+    is_hashed = kind in ("LSH Transformer", "Reformer")
+    window = round(sizes["c"] ** 0.5)
+
+    def attention() -> nn.Module:
+        if is_hashed:
+            return LSHAttention(
+                **heads, chunk_len=window // 2, n_rounds=sizes["nr"], n_buckets=4, fused=False
+            )
+        return _PlainAttention(**heads)
+
+    layers = [[attention(), FeedForward(d_model=width, d_ff=sizes["dff"])] for _ in range(sizes["nl"])]
+    if kind in ("Transformer", "LSH Transformer"):
+        return Stack(layers, d_model=width)
+    chunks = _CHUNKS if kind in _CHUNKED else 1
+    blocks = [
+        [
+            ResidualBranch(sublayers[0], d_model=width),
+            ResidualBranch(sublayers[1], d_model=width, chunks=chunks),
+        ]
+        for sublayers in layers
+    ]
+    return ReversibleStack(blocks)
+
+
+_CHUNKS = 4
+_CHUNKED = ("Chunked Reversible Transformer", "Reformer")
+_LONG = {"b": 1, "nh": 2, "l": 256, "dff": 4, "dmodel": 4, "nr": 4, "c": 1024, "nl": 2}
+_MODEL_SIZES = {
+    "wide": {"b": 1, "nh": 1, "l": 16, "dff": 4096, "dmodel": 16, "nr": 1, "c": 16, "nl": 2},
+    "long": _LONG,
+}
+# Chunks take the inner width away, and what is left are the streams themselves.
+_CHUNKED_SIZES = {
+    "wide": {"b": 1, "nh": 1, "l": 16, "dff": 128, "dmodel": 1024, "nr": 1, "c": 16, "nl": 2},
+    "long": _LONG,
+}
+
+
+# --- exponents ----------------------------------------------------------------------------------------------
+
+
+def exponents(measure: Callable[[Sizes], float], sizes: Sizes) -> Exponents:
+    """The power of each size that `measure` follows around `sizes`.
+
+    Raises:
+        ArithmeticError: if a growth is none of 0, 1/2, 1 and 2.
+    """
+    base, found = measure(sizes), {}
+    for name, size in sizes.items():
+        power = log(measure({**sizes, name: _GROWTH * size}) / base) / log(_GROWTH)
+        sign = -1 if power < -_ROUNDING else 1
+        nearest = min(_POWERS, key=lambda law: abs(law - abs(power)))
+        if abs(abs(power) - nearest) > _ROUNDING:
+            raise ArithmeticError(f"{name} has the power {power:.2f} at {dict(sizes)}")
+        found[name] = sign * nearest
+    return found
+
+
+class Law(NamedTuple):
+    """Exponents in both regimes; those of the widths are left out of times."""
+
+    wide: Exponents
+    long: Exponents
+
+
+def regimes(table: str, kind: str) -> Mapping[str, Sizes]:
+    """The sizes at which a row is counted."""
+    if table == "table1":
+        return _ATTENTION_SIZES
+    return _CHUNKED_SIZES if kind in _CHUNKED else _MODEL_SIZES
+
+
+@cache
+def counted_law(table: str, kind: str, column: str) -> Law:
+    """The exponents of what one row of table 1 or 3 does, for "memory" or "time"."""
+
+    def measure(sizes: Sizes) -> float:
+        if table == "table1":
+            return (largest_tensor if column == "memory" else flops)(_attention(kind, sizes))
+        model, inputs = _model(kind, sizes), torch.randn(sizes["b"], sizes["l"], sizes["dmodel"])
+        return peak_saved(model, inputs) if column == "memory" else flops(lambda: model(inputs))
+
+    return _law(measure, regimes(table, kind), column)
+
+
+def printed_law(table: str, kind: str, column: str, formula: str) -> Law:
+    """The exponents of a printed formula of max, +, *, / and whole powers, far into either regime.
+
+    Raises:
+        ValueError: for anything else in the formula.
+    """
+    if not re.fullmatch(r"[a-z0-9()*/+^, ]*", formula):
+        raise ValueError(f"formula must be made of sizes, numbers and max + * / ^; got {formula!r}")
+    code = compile(formula.replace("^", "**"), "formula", "eval")
+    far = {"wide": {"dk": 1e12, "dff": 1e12, "dmodel": 1e12}, "long": {"l": 1e12, "c": 1e12}}
+    at = regimes(table, kind)
+    sizes = {
+        name: {**at[name], **{size: far[name][size] for size in far[name] if size in at[name]}} for name in at
+    }
+
+    def value(values: Sizes) -> float:
+        return eval(code, {"__builtins__": {}, "max": max}, dict(values))
+
+    return _law(value, sizes, column)
+
+
+def _law(measure: Callable[[Sizes], float], at: Mapping[str, Sizes], column: str) -> Law:
+    left_out = _WIDTHS if column == "time" else ()
+    found = (exponents(measure, at[regime]) for regime in Law._fields)
+    return Law(*({name: power for name, power in law.items() if name not in left_out} for law in found))
+
+
+def agrees(table: str, column: str, counted: Law, printed: Law) -> bool:
+    """Whether a printed formula has the counted exponents; times of table 1 are compared where attention is largest."""
+    return counted.long == printed.long and (table + column == "table1time" or counted.wide == printed.wide)
+
+
+def law_text(table: str, column: str, law: Law) -> str:
+    """Exponents as a formula in the manner of the paper."""
+    is_deep = bool(law.long.get("nl"))
+    wide, long = (_product({name: p for name, p in term.items() if name != "nl"}) for term in law)
+    if table == "table1" and column == "time":
+        return long
+    if wide == long:
+        whole = wide
+    else:
+        whole = f"max({wide}, {long})" if column == "memory" else f"({wide} + {long})"
+    return f"{whole}*nl" if is_deep else whole
+
+
+def _product(powers: Exponents) -> str:
+    above = [_power(name, power) for name, power in powers.items() if power > 0]
+    below = [_power(name, -power) for name, power in powers.items() if power < 0]
+    return "/".join(["*".join(above), *below])
+
+
+def _power(name: str, power: Fraction) -> str:
+    if power == 1:
+        return name
+    return f"{name}^{power}" if power.denominator == 1 else f"{name}^({power})"
+
+
+def cell(table: str, kind: str, column: str, formula: str) -> str:
+    """The printed formula where it stands, else what was counted."""
+    counted = counted_law(table, kind, column)
+    if agrees(table, column, counted, printed_law(table, kind, column, formula)):
+        return formula
+    return law_text(table, column, counted)

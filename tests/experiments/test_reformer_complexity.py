@@ -1,0 +1,108 @@
+"""Tables 1 and 3 counted: largest tensors, what waits for the gradient, exponents, and which formulas stand."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import nn
+
+from attn.attention import scaled_dot_product_attention
+from attn.experiments.reformer import CHAPTER, complexity
+from attn.experiments.reformer.runs import PAPER
+from attn.reproduction.facts import load_papers
+
+FACTS = load_papers()[PAPER]
+ROWS = [
+    (table, row[label], column, row[column])
+    for table, label in (("table1", "attention_type"), ("table3", "model_type"))
+    for row in FACTS.table(table).rows
+    for column in ("memory", "time")
+]
+
+
+def test_the_largest_tensor_is_that_of_any_operation():
+    values = torch.randn(3, 2)
+    assert complexity.largest_tensor(lambda: (values @ values.T).sum()) == 9 * 4
+    # a view counts as what it is a view of
+    assert complexity.largest_tensor(lambda: values.expand(1000, 3, 2)[0].sum()) == 6 * 4
+
+
+def test_what_waits_for_the_gradient_is_counted_once_and_without_parameters():
+    linear = nn.Linear(8, 8, bias=False)
+    inputs = torch.randn(4, 8)
+    assert complexity.peak_saved(linear, inputs) == 4 * 8 * 4  # its inputs, for the weight's gradient
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = linear
+
+        def forward(self, inputs):
+            return self.linear(inputs) + self.linear(inputs)
+
+    assert complexity.peak_saved(Twice(), inputs) == 4 * 8 * 4
+
+    class Deep(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(5)))
+
+        def forward(self, inputs):
+            return self.layers(inputs)
+
+    assert complexity.peak_saved(Deep(), inputs) == 5 * 4 * 8 * 4
+
+
+def test_flops_are_those_of_the_products():
+    assert complexity.flops(lambda: torch.randn(3, 4) @ torch.randn(4, 5)) == 2 * 3 * 4 * 5
+
+
+def test_one_query_at_a_time_is_attention():
+    query, key, value = torch.randn(3, 2, 2, 7, 4).double()
+    expected = scaled_dot_product_attention(query, key, value)[0]
+    torch.testing.assert_close(complexity.one_query_at_a_time(query, key, value), expected)
+
+
+def test_exponents_are_read_off_growth():
+    found = complexity.exponents(
+        lambda s: 7 * s["a"] ** 2 * s["b"] ** 0.5 / s["c"], {"a": 3, "b": 2, "c": 5, "d": 1}
+    )
+    assert found == {"a": 2, "b": Fraction(1, 2), "c": -1, "d": 0}
+    with pytest.raises(ArithmeticError, match="a has the power 1.50"):
+        complexity.exponents(lambda s: s["a"] ** 1.5, {"a": 4})
+
+
+def test_a_printed_formula_gets_its_exponents_in_both_regimes():
+    law = complexity.printed_law("table3", "Transformer", "memory", "max(b*l*dff, b*nh*l^2)*nl")
+    assert {name: power for name, power in law.wide.items() if power} == {"b": 1, "l": 1, "dff": 1, "nl": 1}
+    assert {name: power for name, power in law.long.items() if power} == {"b": 1, "nh": 1, "l": 2, "nl": 1}
+    assert complexity.law_text("table3", "memory", law) == "max(b*l*dff, b*nh*l^2)*nl"
+    with pytest.raises(ValueError, match="formula must be made of sizes"):
+        complexity.printed_law("table3", "Transformer", "memory", "__import__('os')")
+
+
+@pytest.mark.parametrize(("table", "kind", "column", "formula"), ROWS, ids=lambda part: str(part)[:24])
+def test_formulas_stand_but_for_the_misprints(table, kind, column, formula):
+    misprints = {
+        ("Memory-Efficient", "memory"): "b*nh*l*dk",
+        ("LSH Attention", "memory"): "max(b*nh*l*dk*nr, b*nh*l^2*nr/nc)",
+        ("LSH Attention", "time"): "b*nh*l^2*nr/nc",
+        ("Reversible Transformer", "time"): "(b*l*dff + b*nh*l^2)*nl",
+        ("Chunked Reversible Transformer", "time"): "(b*l*dff + b*nh*l^2)*nl",
+        ("LSH Transformer", "memory"): "max(b*l*dff, b*nh*l*nr*c^(1/2))*nl",
+        ("LSH Transformer", "time"): "(b*l*dff + b*nh*l*nr*c^(1/2))*nl",
+        ("Reformer", "memory"): "max(b*l*dmodel, b*nh*l*nr*c^(1/2))",
+        ("Reformer", "time"): "(b*l*dff + b*nh*l*nr*c^(1/2))*nl",
+    }
+    assert complexity.cell(table, kind, column, formula) == misprints.get((kind, column), formula)
+
+
+def test_a_formula_that_does_not_stand_says_why():
+    views = {view.id: view for view in CHAPTER.tables}
+    for table, label in (("table1", "attention_type"), ("table3", "model_type")):
+        for row in FACTS.table(table).rows:
+            for column, cell in views[table].cells.items():
+                stands = cell.compute(row) == row[column]
+                assert (cell.note(row) is None) == stands, row[label]
+    reversible = FACTS.table("table3").rows[1]
+    assert "number of heads" in views["table3"].cells["time"].note(reversible)
