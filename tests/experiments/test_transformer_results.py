@@ -160,3 +160,11 @@ def test_a_trial_is_told_from_its_record():
         "updates of 2,500 tokens in 1 process," in words
         and "from 50 to 900; BLEU 0.0 on 50 sentences" in words
     )
+
+
+def test_runs_that_were_still_learning_are_counted():
+    assert results.unfinished_words({"base": []}) == "No records yet."
+    learned, slow = record("table3/base", 0, perplexity=1.2), record("table3/n_8", 0, perplexity=2.6)
+    learned.data["history"] = [{"step": step, "perplexity": 1.21 - step / 1000} for step in (0, 10)]
+    words = results.unfinished_words({"base": [learned], "n_8": [slow]})
+    assert words.startswith("In 1 of 2 runs") and words.endswith("most words: (C) N = 8.")

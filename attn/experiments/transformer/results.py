@@ -83,6 +83,33 @@ def _spread(rows: Sequence[Record], metric: str, digits: int) -> str:
     return f"{fmean(values):.{digits}f}{more}"
 
 
+def unfinished_words(records: Records, *, falling: float = 0.05) -> str:
+    """Which rows of table 3 were still learning when their runs ended, in a sentence.
+
+    Args:
+        records: runs by id of the row.
+        falling: a run counts if its perplexity fell by more than this share between its last two evaluations.
+    """
+    still = {
+        name: [r for r in found if r.history[-1]["perplexity"] < (1 - falling) * r.history[-2]["perplexity"]]
+        for name, found in records.items()
+    }
+    worst = {
+        row_label(row): max(r.metric("perplexity") for r in records[row_id(row)])
+        for row in table3_rows()
+        if records.get(row_id(row))
+    }
+    if not worst:
+        return "No records yet."
+    count, total = sum(map(len, still.values())), sum(map(len, records.values()))
+    slow = [name for name, perplexity in worst.items() if perplexity > 2]
+    return (
+        f"In {count} of {total} runs perplexity still fell by more than {falling:.0%} between the last two evaluations. "
+        "A seed of these rows ends above a perplexity of 2, before it has learned most words: "
+        f"{'; '.join(slow) or 'none'}."
+    )
+
+
 def trial_words(record: Record | None) -> str:
     """What a short trial of the paper's recipe did, in a sentence."""
     if record is None:
