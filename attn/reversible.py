@@ -38,9 +38,12 @@ class ResidualBranch(nn.Module):
         takes: names of the context for the sub-layer, out of all that the stack is given.
         chunks: into how many parts along T a stack cuts the input, forward and backward, so that the sub-layer's
             activations exist for one part at a time. Only for sub-layers that treat every position alone.
+        choices: names of what the sub-layer decides from its inputs before anything else, such as the buckets of a
+            hash. Each is a method of the sub-layer, and a keyword with which it takes what was decided before. None
+            for the sub-layer's attribute `choices`, or nothing.
 
     Raises:
-        ValueError: for a size below 1, or `dropout` outside [0, 1).
+        ValueError: for a size below 1, `dropout` outside [0, 1), or both chunks and choices.
     """
 
     def __init__(
@@ -51,23 +54,36 @@ class ResidualBranch(nn.Module):
         dropout: float = 0.0,
         takes: Sequence[str] = (),
         chunks: int = 1,
+        choices: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         check_positive(d_model=d_model, chunks=chunks)
         check_dropout(dropout=dropout)
+        choices = getattr(sublayer, "choices", ()) if choices is None else choices
+        if chunks > 1 and choices:
+            raise ValueError(
+                f"chunks must be 1 for a sub-layer that decides {', '.join(choices)} for all positions; got {chunks}"
+            )
         self.norm = nn.LayerNorm(d_model)
         self.sublayer = sublayer
         self.dropout = nn.Dropout(dropout)
-        self.takes, self.chunks = tuple(takes), chunks
+        self.takes, self.chunks, self.choices = tuple(takes), chunks, tuple(choices)
 
-    def forward(self, inputs: Tensor, **context: Any) -> Tensor:
-        """What is to be added [B, T, D]; ValueError where `context` lacks what the sub-layer takes."""
+    def forward(self, inputs: Tensor, *, choose: bool = False, **context: Any) -> Tensor | dict[str, Tensor]:
+        """What is to be added [B, T, D], or with `choose` the sub-layer's choices by name.
+
+        Raises:
+            ValueError: where `context` lacks what the sub-layer takes.
+        """
+        if choose:
+            normed = self.norm(inputs)
+            return {name: getattr(self.sublayer, name)(normed) for name in self.choices}
         missing = [name for name in self.takes if name not in context]
         if missing:
             raise ValueError(
                 f"context must hold {', '.join(missing)}; it holds {', '.join(context) or 'nothing'}"
             )
-        taken = {name: context[name] for name in self.takes}
+        taken = {name: context[name] for name in (*self.takes, *self.choices) if name in context}
         return self.dropout(self.sublayer(self.norm(inputs), **taken))
 
 
@@ -85,7 +101,9 @@ class ReversibleStack(nn.Module):
     The backward pass holds the streams, their gradients and one function's activations, whatever N is, beside the
     parameters and their gradients, and computes every function once more. Numbers from torch's default generators,
     such as dropout's, are drawn again as they were, and autocast is as it was. A function must depend on nothing
-    else but its inputs, its context and its parameters. The streams keep the dtype of the inputs, whatever a
+    else but its inputs, its context and its parameters. What it decides from its inputs, such as the buckets of a
+    hash, is kept for each layer (`ResidualBranch`): the backward pass finds the inputs up to rounding, which could
+    change the decision and with it everything before. The streams keep the dtype of the inputs, whatever a
     function returns; in half precision each reversal would lose digits, so give float32, under autocast too.
 
     Args:
@@ -270,6 +288,13 @@ class _Step:
             )
         return output
 
+    def choices(self, streams: list[Tensor], context: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the function decides, by name; nothing for most."""
+        if not getattr(self.function, "choices", ()):
+            return {}
+        call, _ = self.bound(streams[0].device)
+        return call(streams[1 - self.target], choose=True, **context)
+
     def add(self, streams: list[Tensor], context: Mapping[str, Any], sign: int = 1) -> None:
         """Add the function to its stream in place, or take it away."""
         call, _ = self.bound(streams[0].device)
@@ -306,7 +331,8 @@ class _Call:
     names: tuple[str, ...]  # of the tensors in the context
     others: Mapping[str, Any]  # the rest of the context
     autocast: Sequence[Mapping[str, Any]]
-    random_states: list[tuple] = field(default_factory=list)  # before each step
+    choices: list[dict[str, Tensor]] = field(default_factory=list)  # of each step
+    random_states: list[tuple] = field(default_factory=list)  # before each step, after its choices
 
     def remember_random_state(self, like: Tensor) -> None:
         """The state of the CPU's generator and of the device's, as it is now."""
@@ -318,8 +344,8 @@ class _Call:
     def as_it_was(self) -> ExitStack:
         """Autocast as in the forward pass, whatever it is now.
 
-        Without its cache: copies of weights made in the forward pass, without a graph, would serve the backward
-        pass under the same autocast, and the weights would get no gradient.
+        Without its cache, which would hold half-precision copies of all layers' weights, and which in older
+        versions of torch made weights used here without a graph lose their gradients.
         """
         stack = ExitStack()
         for settings in self.autocast:
@@ -336,8 +362,9 @@ class _Reversible(torch.autograd.Function):
         streams = [first.clone(), second.clone()]
         with call.as_it_was():
             for step in call.steps:
+                call.choices.append(step.choices(streams, context))
                 call.remember_random_state(first)
-                step.add(streams, context)
+                step.add(streams, {**context, **call.choices[-1]})
         ctx.call = call
         ctx.save_for_backward(*streams, *tensors)
         return streams[0], streams[1]
@@ -359,10 +386,11 @@ class _Reversible(torch.autograd.Function):
         devices = call.random_states[0][1]
         kind = first.device.type if devices else "cuda"  # any will do where there are no devices
         with call.as_it_was(), torch.random.fork_rng(devices, device_type=kind):
-            for step, (cpu, *others) in zip(reversed(call.steps), reversed(call.random_states), strict=True):
+            for index in reversed(range(len(call.steps))):
+                cpu, *others = call.random_states[index]
                 torch.set_rng_state(cpu)
                 set_device_states(*others, device_type=kind)
-                _reverse(step, streams, gradients, context, sums)
+                _reverse(call.steps[index], streams, gradients, {**context, **call.choices[index]}, sums)
         return None, *gradients, *map(sums.of, owners)
 
 

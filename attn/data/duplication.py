@@ -1,4 +1,4 @@
-"""Duplication: a sequence that comes twice, learnt as a language model (Kitaev et al. 2020, Sec. 5.1)."""
+"""Duplication: sequences that say everything twice, for language models (Kitaev et al. 2020, arXiv:2001.04451)."""
 
 from __future__ import annotations
 

@@ -37,13 +37,20 @@ if TYPE_CHECKING:
 PENALTY = 1e30
 # Above every number of a place or a bucket; float32 is exact up to here.
 FAR = 2**24
-# Tokens of a group of sequences: its tables, one row a token, are the memory of a round.
-GROUP_TOKENS = 2**14
-# Products of a block: a megabyte in float32 on a CPU, much more where a large call is what is cheap.
-BLOCK_PRODUCTS = {"cpu": 2**18}
-BLOCK_PRODUCTS_ELSEWHERE = 2**26
 LENGTH_EPS = 1e-12  # as in attn.reformer
 LOG2_E = math.log2(math.e)
+
+
+class Limits(NamedTuple):
+    """How much is done at a time."""
+
+    group_tokens: int  # of a group of sequences; a round's tables have a row for each
+    block_products: int  # of queries and keys in a block
+
+
+# On a CPU a block's products, half a megabyte in float32, stay in the cache; elsewhere it is large calls that are cheap.
+LIMITS = {"cpu": Limits(group_tokens=2**12, block_products=2**17)}
+LIMITS_ELSEWHERE = Limits(group_tokens=2**18, block_products=2**26)
 
 
 class Options(NamedTuple):
@@ -79,9 +86,9 @@ def lsh_attention(
     return LSH.apply(query, value, buckets, mask, Options(chunk_len, is_causal, scale, convention))
 
 
-def block_products(device: torch.device) -> int:
-    """How many numbers an operation should have at a time."""
-    return BLOCK_PRODUCTS.get(device.type, BLOCK_PRODUCTS_ELSEWHERE)
+def limits(device: torch.device) -> Limits:
+    """Those of a device."""
+    return LIMITS.get(device.type, LIMITS_ELSEWHERE)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
@@ -104,7 +111,7 @@ def hash_vectors(vectors: Tensor, rotations: Sequence[Tensor]) -> Tensor:
     n_rounds = rotations[0].shape[1]
     buckets = torch.empty(batch, n_heads, n_rounds, length, dtype=torch.int64, device=vectors.device)
     numbers = batch * n_heads * n_rounds * max(rotation.shape[-1] for rotation in rotations)
-    size = max(256, block_products(vectors.device) // numbers)
+    size = max(256, limits(vectors.device).block_products // numbers)
     matrices = [rotation.to(vectors.dtype).mT.flatten(1, 2) for rotation in rotations]  # [H, R half, E]
     for tokens, found in zip(vectors.split(size, dim=2), buckets.split(size, dim=3), strict=True):
         found.zero_()
@@ -168,10 +175,11 @@ class Round(NamedTuple):
     meeting: Sequence[Tensor]  # [G (C + 1), m] for each earlier round, see `meeting_number`
 
 
-def rounds_of(order: Order, length: int, options: Options, dtype: torch.dtype) -> Iterator[Round]:
-    """Every round of a group of sequences, one by one; `length` is T."""
+def rounds_of(order: Order, n_tokens: int, options: Options, dtype: torch.dtype) -> Iterator[Round]:
+    """Every round of a group of sequences, one by one; `n_tokens` is G T."""
     convention, chunk_len = options.convention, options.chunk_len
     n_sequences, n_rounds, padded = order.position.shape
+    length = n_tokens // n_sequences
     wraps = convention.wrap and not convention.same_bucket
     start = torch.arange(n_sequences, device=order.place.device).unsqueeze(-1)
     nowhere = order.position.new_full((n_sequences, chunk_len), padded)
@@ -237,9 +245,10 @@ class Block(NamedTuple):
         return windows(self.keys(numbers).reshape(-1, 1), numbers.shape[-1]).mT
 
 
-def blocks(n_chunks: int, chunk_len: int, device: torch.device) -> Iterator[Block]:
-    """All chunks but the first, which is looked back at only."""
-    size = max(1, block_products(device) // (2 * chunk_len**2))
+def blocks(numbers: Tensor) -> Iterator[Block]:
+    """All chunks of [G (C + 1), m] but the first, which is looked back at only."""
+    n_chunks, chunk_len = numbers.shape
+    size = max(1, limits(numbers.device).block_products // (2 * chunk_len**2))
     return (Block(first, min(size, n_chunks - first)) for first in range(1, n_chunks, size))
 
 
@@ -269,6 +278,92 @@ def allowed_products(queries: Tensor, keys: Tensor, block: Block, now: Round, is
     return products.add_(lowered, alpha=-PENALTY)
 
 
+# --- One round -------------------------------------------------------------------------------------------------------
+
+
+class Gathered(NamedTuple):
+    """What a block takes from tables with a row a token."""
+
+    queries: Sequence[Tensor]  # [n, m, any] each
+    windows: Sequence[Tensor]  # [n, 2m, any] each
+
+
+def gather(of_queries: Sequence[Tensor], of_keys: Sequence[Tensor], block: Block, now: Round) -> Gathered:
+    """Rows of a block's queries from tables [G T, any], and of its windows of keys from others."""
+    chunk_len = now.position.shape[-1]
+    here, there = block.queries(now.row, chunk_len), block.keys(now.row, chunk_len)
+    return Gathered(
+        [table.index_select(0, here).unflatten(0, (block.n, chunk_len)) for table in of_queries],
+        [windows(table.index_select(0, there), chunk_len) for table in of_keys],
+    )
+
+
+def attend_round(
+    query: Tensor, keys: Tensor, value: Tensor, now: Round, is_causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Outputs [G T, V] of one round and logarithms of its sums [G T]."""
+    output = value.new_empty(*now.position.shape, value.shape[-1])
+    total = torch.empty_like(now.position)
+    for block in blocks(now.position):
+        (queries,), (key_windows, value_windows) = gather([query], [keys, value], block, now)
+        weights = allowed_products(queries, key_windows, block, now, is_causal)
+        largest = weights.amax(-1, keepdim=True)
+        sums = weights.sub_(largest).exp2_().sum(-1, keepdim=True)
+        torch.bmm(weights, value_windows, out=block.queries(output)).div_(sums)
+        torch.add(largest, sums.log2_(), out=block.column(total))
+    return output.flatten(0, 1).index_select(0, now.place), total.flatten().index_select(0, now.place)
+
+
+def attend_round_backward(
+    query: Tensor,
+    keys: Tensor,
+    value: Tensor,
+    grad: Tensor,
+    total: Tensor,
+    shift: Tensor,
+    now: Round,
+    is_causal: bool,
+) -> Iterator[Tensor]:
+    """What one round adds to the gradients of queries, keys and values [G T, any].
+
+    Args:
+        total: logarithm of each query's sum over all rounds [G T].
+        shift: what normalising takes from the gradient of each of its weights [G T].
+        others: as everywhere; `grad` is the gradient of the output.
+    """
+    shape = now.position.shape
+    tables = [rows.new_empty(*shape, rows.shape[-1]) for rows in (query, keys, value)]
+    for table in tables:
+        table[0] = 0  # the chunk that is no block's
+    to_query, to_key, to_value = tables
+    totals = total.index_select(0, now.row).masked_fill_(~now.is_query, torch.inf).view(shape)
+    shifts = shift.index_select(0, now.row).view(shape)
+    for block in blocks(now.position):
+        (queries, grads), (key_windows, value_windows) = gather([query, grad], [keys, value], block, now)
+        weights = allowed_products(queries, key_windows, block, now, is_causal)
+        weights.sub_(block.column(totals)).exp2_()
+        add_to_windows(to_value, block, weights, grads)
+        slopes = torch.bmm(grads, value_windows.mT).sub_(block.column(shifts)).mul_(weights)
+        torch.bmm(slopes, key_windows, out=block.queries(to_query))
+        add_to_windows(to_key, block, slopes, queries)
+    for table in tables:
+        rows = table.flatten(0, 1)
+        found = rows.index_select(0, now.place)
+        if now.before is not None:
+            found.index_add_(0, now.row[now.before], rows[now.before])
+        yield found
+
+
+def add_to_windows(table: Tensor, block: Block, weights: Tensor, rows: Tensor) -> None:
+    """Add weights^T rows, weights [n, m, 2m], to a table of chunks: half to the chunk before, half to the query's.
+
+    The query's chunk was not written before, being no block's yet but this one's.
+    """
+    before, own = weights.chunk(2, dim=-1)
+    torch.bmm(own.mT, rows, out=block.queries(table))
+    table[block.first - 1 : block.first - 1 + block.n].baddbmm_(before.mT, rows)
+
+
 # --- One group of sequences -----------------------------------------------------------------------------------------
 
 
@@ -283,24 +378,10 @@ def attend(query: Tensor, value: Tensor, order: Order, options: Options) -> tupl
 
     A lone query has its own value as output, and infinity as logarithm: then it has no weights in the backward pass.
     """
-    chunk_len, is_causal = options.chunk_len, options.is_causal
     keys = unit(query)[0].mul_(options.scale * LOG2_E)
     output, total = torch.zeros_like(value), query.new_full((len(query),), -3 * PENALTY * FAR)
-    for now in rounds_of(order, len(query) // len(order.place), options, query.dtype):
-        sorted_output = value.new_empty(*now.position.shape, value.shape[-1])
-        sorted_total = torch.empty_like(now.position)
-        for block in blocks(len(now.position), chunk_len, query.device):
-            here, there = block.queries(now.row, chunk_len), block.keys(now.row, chunk_len)
-            queries = query.index_select(0, here).view(block.n, chunk_len, -1)
-            key_windows = windows(keys.index_select(0, there), chunk_len)
-            value_windows = windows(value.index_select(0, there), chunk_len)
-            weights = allowed_products(queries, key_windows, block, now, is_causal)
-            largest = weights.amax(-1, keepdim=True)
-            sums = weights.sub_(largest).exp2_().sum(-1, keepdim=True)
-            torch.bmm(weights, value_windows, out=block.queries(sorted_output)).div_(sums)
-            torch.add(largest, sums.log2_(), out=block.column(sorted_total))
-        new_output = sorted_output.flatten(0, 1).index_select(0, now.place)
-        new_total = sorted_total.flatten().index_select(0, now.place)
+    for now in rounds_of(order, len(query), options, query.dtype):
+        new_output, new_total = attend_round(query, keys, value, now, options.is_causal)
         joined = torch.logaddexp2(total, new_total)
         output.mul_(total.sub_(joined).exp2_().unsqueeze(-1))
         output.addcmul_(new_output, new_total.sub_(joined).exp2_().unsqueeze(-1))
@@ -310,56 +391,22 @@ def attend(query: Tensor, value: Tensor, order: Order, options: Options) -> tupl
 
 
 def attend_backward(
-    query: Tensor, value: Tensor, output: Tensor, total: Tensor, grad: Tensor, order: Order, options: Options
+    query: Tensor, value: Tensor, output: Tensor, grad: Tensor, total: Tensor, order: Order, options: Options
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of queries and values, from that of the output, and what `attend` was given and returned."""
-    chunk_len, is_causal = options.chunk_len, options.is_causal
-    unit_keys, factor = unit(query)
-    keys = unit_keys * (options.scale * LOG2_E)
-    shift = (grad * output).sum(-1)  # what normalising takes from the gradient of each weight
+    """Gradients of queries and values, from what `attend` was given and returned and the gradient of the output."""
+    keys = unit(query)[0].mul_(options.scale * LOG2_E)
+    shift = (grad * output).sum(-1)
     grad_query, grad_keys = torch.zeros_like(query), torch.zeros_like(query)
     grad_value = grad.masked_fill(total.isfinite().unsqueeze(-1), 0)  # of lone queries
-    for now in rounds_of(order, len(query) // len(order.place), options, query.dtype):
-        shape = now.position.shape
-        tables = [rows.new_empty(*shape, rows.shape[-1]) for rows in (query, query, value)]
-        for table in tables:
-            table[0] = 0  # the chunk that is no block's
-        to_query, to_key, to_value = tables
-        totals = total.index_select(0, now.row).masked_fill_(~now.is_query, torch.inf).view(shape)
-        shifts = shift.index_select(0, now.row).view(shape)
-        for block in blocks(len(now.position), chunk_len, query.device):
-            here, there = block.queries(now.row, chunk_len), block.keys(now.row, chunk_len)
-            queries, grads = (
-                rows.index_select(0, here).view(block.n, chunk_len, -1) for rows in (query, grad)
-            )
-            key_windows, value_windows = (
-                windows(rows.index_select(0, there), chunk_len) for rows in (keys, value)
-            )
-            weights = allowed_products(queries, key_windows, block, now, is_causal)
-            weights.sub_(block.column(totals)).exp2_()
-            add_to_windows(to_value, block, weights, grads)
-            slopes = torch.bmm(grads, value_windows.mT).sub_(block.column(shifts)).mul_(weights)
-            torch.bmm(slopes, key_windows, out=block.queries(to_query))
-            add_to_windows(to_key, block, slopes, queries)
-        for whole, table in zip((grad_query, grad_keys, grad_value), tables, strict=True):
-            rows = table.flatten(0, 1)
-            whole.add_(rows.index_select(0, now.place))
-            if now.before is not None:
-                whole.index_add_(0, now.row[now.before], rows[now.before])
+    for now in rounds_of(order, len(query), options, query.dtype):
+        added = attend_round_backward(query, keys, value, grad, total, shift, now, options.is_causal)
+        for whole, part in zip((grad_query, grad_keys, grad_value), added, strict=True):
+            whole.add_(part)
     # through k = q / |q|: what lies along the key is lost
+    unit_keys, factor = unit(query)
     along = (grad_keys * unit_keys).sum(-1, keepdim=True)
     grad_keys.addcmul_(unit_keys, along, value=-1).mul_(factor)
     return grad_query.div_(LOG2_E).add_(grad_keys, alpha=options.scale), grad_value
-
-
-def add_to_windows(table: Tensor, block: Block, weights: Tensor, rows: Tensor) -> None:
-    """Add weights^T rows, weights [n, m, 2m], to a table of chunks: half to the chunk before, half to the query's.
-
-    The query's chunk was not written before, being no block's yet but this one's.
-    """
-    before, own = weights.chunk(2, dim=-1)
-    torch.bmm(own.mT, rows, out=block.queries(table))
-    table[block.first - 1 : block.first - 1 + block.n].baddbmm_(before.mT, rows)
 
 
 # --- All sequences -----------------------------------------------------------------------------------------------------
@@ -373,7 +420,7 @@ class LSH(torch.autograd.Function):
         output = torch.empty_like(value)
         total = query.new_empty(query.shape[:3], dtype=torch.promote_types(query.dtype, torch.float32))
         with full_precision(query.device):
-            for part in groups(query.shape, options.chunk_len):
+            for part in groups(query, options.chunk_len):
                 order, (queries, values) = group(part, buckets, mask, options, query, value)
                 found, totals = attend(queries, values, order, options)
                 output[part] = found.view(output[part].shape)
@@ -392,21 +439,18 @@ class LSH(torch.autograd.Function):
             grad = grad.masked_fill(~mask[:, None, :, None], 0)
         grad_query, grad_value = torch.empty_like(query), torch.empty_like(value)
         with full_precision(query.device):
-            for part in groups(query.shape, ctx.options.chunk_len):
+            for part in groups(query, ctx.options.chunk_len):
                 order, rows = group(part, buckets, mask, ctx.options, query, value, output, grad)
-                queries, values, outputs, grads = rows
-                found = attend_backward(
-                    queries, values, outputs, total[part].flatten(), grads, order, ctx.options
-                )
+                found = attend_backward(*rows, total[part].flatten(), order, ctx.options)
                 for whole, rows in zip((grad_query, grad_value), found, strict=True):
                     whole[part] = rows.view(whole[part].shape)
         return grad_query, grad_value, None, None, None
 
 
-def groups(shape: torch.Size, chunk_len: int) -> Iterator[tuple[slice, slice]]:
-    """Batch entries and heads of each group, for queries of a shape [B, H, T, E]."""
-    batch, n_heads, length, _ = shape
-    size = max(1, GROUP_TOKENS // (length + -length % chunk_len))  # sequences
+def groups(query: Tensor, chunk_len: int) -> Iterator[tuple[slice, slice]]:
+    """Batch entries and heads of each group, for queries [B, H, T, E]."""
+    batch, n_heads, length, _ = query.shape
+    size = max(1, limits(query.device).group_tokens // (length + -length % chunk_len))  # sequences
     entries = max(1, size // n_heads)
     heads = min(size, n_heads)
     for b in range(0, batch, entries):

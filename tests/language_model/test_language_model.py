@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from attn.adaptive_span import RelativePositions, SpanAttention
 from attn.attention import LearnedPositions, MultiHeadAttention
 from attn.language_model import LanguageModel, Stack, Vocabulary
 from attn.transformer import FeedForward
@@ -82,6 +83,25 @@ def test_carried_state_makes_segments_one_text():
         parts.append(outputs)
     assert [entry is None for entry in state] == [False, True, False]
     torch.testing.assert_close(torch.cat(parts, 1), whole)
+
+
+def test_a_span_sublayer_carries_its_cache():
+    torch.manual_seed(0)
+    positions = RelativePositions(head_dim=8, max_span=6)
+    spans = [
+        SpanAttention(d_model=D, n_heads=2, positions=positions, ramp_size=2, initial_ratio=0.5)
+        for _ in range(2)
+    ]
+    layers = Stack(
+        [[span, FeedForward(d_model=D, d_ff=8)] for span in spans], d_model=D, norm_position="post"
+    ).eval()
+    inputs = torch.randn(2, 12, D)
+    whole, _ = layers(inputs)
+    state, parts = None, []
+    for part in inputs.split(5, dim=1):
+        outputs, state = layers(part, state)
+        parts.append(outputs)
+    torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-4, atol=1e-5)
 
 
 def test_logits_come_from_the_embedding_or_a_matrix_of_their_own():

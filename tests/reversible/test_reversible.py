@@ -284,6 +284,11 @@ def test_a_function_in_two_places_gets_both_gradients():
     assert_same(gradients(stack, given(encoder)), gradients(stack, given(encoder), keep_activations=True))
 
 
+class HandsOnInputs(nn.Module):
+    def forward(self, inputs, memory):
+        return inputs
+
+
 class HandsOnMemory(nn.Module):
     def forward(self, inputs, memory):
         return memory
@@ -294,10 +299,10 @@ class Constant(nn.Module):
         return torch.ones_like(inputs)
 
 
-@pytest.mark.parametrize("odd", [nn.Identity, HandsOnMemory, Constant])
+@pytest.mark.parametrize("odd", [HandsOnInputs, HandsOnMemory, Constant])
 def test_functions_that_hand_on_what_they_are_given(odd):
-    functions = [branch(Mixing()), branch(odd(), takes=() if odd is nn.Identity else ["memory"])]
-    functions.append(odd() if odd is not nn.Identity else feed_forward())
+    # what is handed on is a gradient that the second function, next in the reversed order, adds to
+    functions = [feed_forward(), branch(Mixing()), odd()]
     stack = filled(ReversibleStack([functions, [feed_forward(), branch(Mixing())]]))
     tensors = {
         "inputs": random(1, 4, D_MODEL).requires_grad_(),
@@ -362,6 +367,70 @@ def test_dropout_differs_from_function_to_function_and_call_to_call():
     first, second = stack.streams(inputs, torch.zeros_like(inputs))
     # with one mask for all functions the second stream would be 0 or 12
     assert first.unique().tolist() == [1, 5] and second.unique().tolist() == [0, 2, 4, 12]
+
+
+# --- Choices -----------------------------------------------------------------------------------------------
+
+
+class Jumps(nn.Module):
+    """Adds or takes away, as the sixth decimal decides: what float32 rounds in a reversal changes some signs."""
+
+    choices = ("signs",)
+
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Linear(D_MODEL, D_MODEL)
+        self.decided, self.given = [], []
+
+    def signs(self, inputs):
+        decimals = 1e6 * self.map(inputs).sum(-1) + torch.rand(())
+        self.decided.append(decimals.floor() % 2 * 2 - 1)
+        return self.decided[-1]
+
+    def forward(self, inputs, signs=None):
+        self.given.append(signs)
+        signs = self.signs(inputs) if signs is None else signs
+        return signs.unsqueeze(-1) * torch.tanh(self.map(inputs))
+
+
+def jumping(n_blocks=3, dropout=0.3, **options):
+    blocks = [[branch(Jumps(), dropout=dropout), feed_forward(dropout=dropout)] for _ in range(n_blocks)]
+    return filled(ReversibleStack(blocks, **options))
+
+
+@pytest.mark.parametrize("swap_parameters", [False, True])
+def test_choices_are_made_once(swap_parameters):
+    stack, tensors = (
+        jumping(swap_parameters=swap_parameters),
+        {"inputs": random(2, 5, D_MODEL).requires_grad_()},
+    )
+    found = gradients(stack, tensors)
+    for jumps, _ in stack.blocks:
+        (decided,) = jumps.sublayer.decided
+        assert [signs is decided for signs in jumps.sublayer.given] == [True, True]  # forward and backward
+    # as plain functions, which decide as they go, draw the same numbers
+    assert_same(found, gradients(stack, tensors, keep_activations=True))
+
+
+def test_choices_outlast_rounding():
+    stack = jumping(n_blocks=4, dropout=0.0).float()
+    tensors = {"inputs": random(8, 40, D_MODEL, dtype=torch.float32).requires_grad_()}
+    expected = gradients(stack, tensors, keep_activations=True)[1]["inputs"]
+
+    def error():
+        return (gradients(stack, tensors)[1]["inputs"] - expected).norm() / expected.norm()
+
+    kept = error()
+    for jumps, _ in stack.blocks:
+        jumps.choices = ()
+    assert kept < 1e-5 and error() > 1e-3
+
+
+def test_choices_of_parts_are_refused():
+    message = "chunks must be 1 for a sub-layer that decides signs for all positions; got 2"
+    with pytest.raises(ValueError, match=message):
+        branch(Jumps(), chunks=2)
+    assert branch(Jumps(), chunks=2, choices=()).choices == ()
 
 
 # --- Mixed precision and modes -----------------------------------------------------------------------------
@@ -604,9 +673,14 @@ def test_layers_that_carry_a_state_are_refused():
 # --- Memory ------------------------------------------------------------------------------------------------
 
 
-def test_the_peak_does_not_grow_with_depth(monkeypatch):
+@pytest.fixture
+def tiny(monkeypatch):
+    """The benchmark's stacks, of sizes at which a test is quick."""
     for name, size in {"D_MODEL": 16, "D_FF": 64, "N_HEADS": 2, "BATCH": 2, "LENGTH": 64}.items():
         monkeypatch.setattr(benchmark, name, size)
+
+
+def test_the_peak_does_not_grow_with_depth(tiny):
     peaks = {
         (kind, depth): benchmark.activation_bytes(CPU, depth, kind)
         for kind in ("reversible", "plain")
@@ -615,6 +689,32 @@ def test_the_peak_does_not_grow_with_depth(monkeypatch):
     assert peaks["reversible", 12] <= 1.05 * peaks["reversible", 6]
     assert peaks["plain", 12] > 1.8 * peaks["plain", 6]
     assert all(peaks["reversible", depth] <= peaks["plain", depth] for depth in (2, 6, 12))
+
+
+def test_nor_does_it_under_autocast(tiny):
+    def peak(depth):
+        stack, inputs = benchmark.stack(depth), torch.randn(2, 64, 16, requires_grad=True)
+
+        def call():
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = stack(inputs)
+            torch.autograd.grad(outputs.sum(), list(stack.parameters()))
+
+        call()
+        return peak_bytes(call, CPU) - sum(4 * parameter.numel() for parameter in stack.parameters())
+
+    assert peak(12) <= 1.05 * peak(6)
+
+
+def test_the_benchmarks_variants_are_one_function(tiny):
+    rows = benchmark.rows()
+    assert [row.name for row in rows] == [f"{depth} layers" for depth in (2, 4, 6, 8, 12, 16)]
+    ours, *others = rows[0].build(CPU)
+    assert ours.startswith("attn.") and {row.goal.against for row in rows} <= set(others)
+    inputs = torch.randn(2, 64, 16)
+    plain = benchmark.stack(2, keep_activations=True)(inputs)
+    for chunks in (1, 4):
+        torch.testing.assert_close(benchmark.stack(2, chunks=chunks)(inputs), plain)
 
 
 def test_chunks_lower_the_peak():

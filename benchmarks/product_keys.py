@@ -1,0 +1,214 @@
+"""Speed and memory of a product-key memory, against the package `product-key-memory`, flat keys and feed-forward layers.
+
+Width 512, 4 heads, 32 slots a head, queries of 256 numbers.
+
+- "layer": a forward and a backward pass. The package has a query network of its own (layer norm, no bias).
+- "step": the same and the update, the values' by rows and the rest by torch's fused Adam. The package's gradient of the
+  values is dense, for torch's Adam, plain or fused, or sparse, for torch's SparseAdam.
+- "flat": a forward and a backward pass, with a key for every slot beside it.
+- "lookup": the weighted sum of values for random slots, with a copy of as many bytes beside it, half of them read and
+  half written: the ratio is the share of the copy's bandwidth, of which 0.6 is to be reached on a GPU.
+- "step over slots": our step alone; the ratios say what more slots cost.
+
+The package is optional: `pip install --no-deps product-key-memory colt5-attention local-attention einops`, its version
+0.3 or later; without it no figure is to be reached. The largest rows take up to 20 GB.
+
+`python -m benchmarks.product_keys memory` prints what a step needs at its peak, instead of times.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from attn.kernels import product_keys as kernels
+from attn.product_keys import ProductKeyMemory, read_values, split_parameters
+from attn.training import set_seed
+from attn.training.sparse_optimizer import RowAdam
+from attn.transformer import FeedForward
+from benchmarks.reversible import peak_bytes
+from benchmarks.timing import Goal, Row, main
+
+D_MODEL, D_FF, N_HEADS, TOPK, KEY_DIM = 512, 2048, 4, 32, 256
+SLOTS = {"16k": 128, "65k": 256, "262k": 512, "1M": 1024}  # name: n_keys
+LAYER_QUERIES, STEP_QUERIES, FLAT_QUERIES = 4096, 1024, 256
+LENGTH = 64  # of a sequence; it matters to none of them
+OURS = "attn.product_keys"
+PACKAGE = "product-key-memory"
+ADAM, FUSED, SPARSE = (f"{PACKAGE}, {name}" for name in ("Adam", "fused Adam", "SparseAdam"))
+HAS_PACKAGE = find_spec("product_key_memory") is not None
+
+Variants = Mapping[str, Callable[[], object]]
+
+
+def ours(n_keys: int, **settings) -> ProductKeyMemory:
+    """The book's layer."""
+    sizes = {"d_model": D_MODEL, "n_keys": n_keys, "topk": TOPK, "key_dim": KEY_DIM, "n_heads": N_HEADS}
+    return ProductKeyMemory(**(sizes | settings))
+
+
+def packages(n_keys: int, *, sparse: bool = False) -> nn.Module:
+    """The package's layer of the same sizes; its `dim_head` is half a key."""
+    from product_key_memory import PKM
+
+    module = PKM(dim=D_MODEL, heads=N_HEADS, num_keys=n_keys, topk=TOPK, dim_head=KEY_DIM // 2)
+    if module.keys.shape != (N_HEADS, n_keys, 2, KEY_DIM // 2):
+        raise ImportError(f"{PACKAGE} must be version 0.3 or later: this one has other sizes")
+    module.values.sparse = sparse
+    return module
+
+
+def layer_call(module: nn.Module, n_queries: int, device: torch.device) -> Callable[[], None]:
+    """Forward and backward, for inputs and a gradient of the outputs drawn once; leaves no gradient behind."""
+    return step_call(module, n_queries, device, lambda module: [])
+
+
+def step_call(
+    module: nn.Module,
+    n_queries: int,
+    device: torch.device,
+    optimizers: Callable[[nn.Module], Sequence[torch.optim.Optimizer]],
+) -> Callable[[], None]:
+    """Forward, backward and update."""
+    inputs = torch.randn(n_queries // LENGTH, LENGTH, D_MODEL, device=device, requires_grad=True)
+    gradient = torch.randn_like(inputs)
+    to_step = optimizers(module.to(device))
+
+    def step() -> None:
+        module(inputs).backward(gradient)
+        for optimizer in to_step:
+            optimizer.step()
+        inputs.grad = None
+        module.zero_grad()
+
+    return step
+
+
+def adam(module: nn.Module, *, fused: bool | None = None) -> list[torch.optim.Optimizer]:
+    """One for everything, as the package's page has it."""
+    return [torch.optim.Adam(module.parameters(), fused=fused)]
+
+
+def adam_by_rows(module: nn.Module) -> list[torch.optim.Optimizer]:
+    """Ours for the values of the book's layer, torch's for those of the package's."""
+    if isinstance(module, ProductKeyMemory):
+        dense, values = split_parameters(module)
+        return [torch.optim.Adam(dense, fused=True), RowAdam(values)]
+    values = module.values.weight
+    dense = [parameter for parameter in module.parameters() if parameter is not values]
+    return [torch.optim.Adam(dense, fused=True), torch.optim.SparseAdam([values])]
+
+
+def build_layer(device: torch.device, n_keys: int) -> Variants:
+    """A forward and a backward pass."""
+    set_seed(0)
+    modules = {OURS: ours(n_keys)}
+    if HAS_PACKAGE:
+        modules[PACKAGE] = packages(n_keys)
+    modules |= {
+        "plain version": ours(n_keys, fused=False),
+        "feed-forward layer": FeedForward(d_model=D_MODEL, d_ff=D_FF),
+    }
+    return {name: layer_call(module, LAYER_QUERIES, device) for name, module in modules.items()}
+
+
+def build_step(device: torch.device, n_keys: int) -> Variants:
+    """A whole step."""
+    set_seed(0)
+    steps = {name: (make(n_keys), optimizers) for name, (make, optimizers) in memories(n_keys).items()}
+    steps["feed-forward layer"] = FeedForward(d_model=D_MODEL, d_ff=D_FF), partial(adam, fused=True)
+    return {
+        name: step_call(module, STEP_QUERIES, device, optimizers)
+        for name, (module, optimizers) in steps.items()
+    }
+
+
+def memories(n_keys: int) -> dict[str, tuple[Callable[[int], nn.Module], Callable]]:
+    """What makes each memory that a step is timed of, and its optimisers."""
+    found = {OURS: (ours, adam_by_rows)}
+    if HAS_PACKAGE:
+        found[FUSED] = packages, partial(adam, fused=True)
+        if n_keys <= SLOTS["262k"]:  # more tables of a million slots exceed most machines
+            found[SPARSE] = partial(packages, sparse=True), adam_by_rows
+            found[ADAM] = packages, adam
+    return found
+
+
+def build_flat(device: torch.device, n_keys: int) -> Variants:
+    """Product keys and a key for every slot."""
+    set_seed(0)
+    modules = {OURS: ours(n_keys), "flat keys": ours(n_keys, flat=True)}
+    return {name: layer_call(module, FLAT_QUERIES, device) for name, module in modules.items()}
+
+
+def build_growth(device: torch.device) -> Variants:
+    """A whole step at every size, the smallest first."""
+    set_seed(0)
+    return {
+        f"{OURS}, {name} slots": step_call(ours(n_keys), STEP_QUERIES, device, adam_by_rows)
+        for name, n_keys in SLOTS.items()
+    }
+
+
+def build_lookup(device: torch.device, n_keys: int) -> Variants:
+    """Reading values for random slots."""
+    set_seed(0)
+    values = torch.randn(n_keys**2, D_MODEL, device=device)
+    slots = torch.randint(n_keys**2, (STEP_QUERIES, N_HEADS * TOPK), device=device)
+    weights = torch.rand(slots.shape, device=device)
+    source = torch.randn(slots.numel() // 2, D_MODEL, device=device)
+    target = torch.empty_like(source)
+    return {
+        OURS: lambda: kernels.read_values(values, slots, weights),
+        "copy of as many bytes": lambda: target.copy_(source),
+        "plain version": lambda: read_values(values, slots, weights),
+    }
+
+
+def rows() -> list[Row]:
+    """Layers, steps, flat keys, growth and look-ups."""
+    to_reach = {"layer, 16k slots": (PACKAGE, 1.15), "layer, 262k slots": (PACKAGE, 1.15)}
+    to_reach["step, 262k slots"] = (SPARSE, 1.7)
+    builds = {f"layer, {name} slots": (build_layer, LAYER_QUERIES, SLOTS[name]) for name in ("16k", "262k")}
+    builds |= {f"step, {name} slots": (build_step, STEP_QUERIES, n_keys) for name, n_keys in SLOTS.items()}
+    builds |= {f"flat, {name} slots": (build_flat, FLAT_QUERIES, SLOTS[name]) for name in ("16k", "65k")}
+    builds |= {f"lookup, {name} slots": (build_lookup, STEP_QUERIES, SLOTS[name]) for name in ("16k", "262k")}
+    found = [
+        Row(
+            name=name,
+            units=n_queries,
+            build=partial(build, n_keys=n_keys),
+            goal=Goal(*to_reach[name]) if HAS_PACKAGE and name in to_reach else None,
+        )
+        for name, (build, n_queries, n_keys) in builds.items()
+    ]
+    return [*found, Row(name="step over slots", units=STEP_QUERIES, build=build_growth)]
+
+
+# --- Memory ------------------------------------------------------------------------------------------------
+
+
+def print_memory(device: torch.device) -> None:
+    """What a step holds at its peak beyond parameters and the optimisers' state, in MiB."""
+    print(f"{device}, {STEP_QUERIES} queries, width {D_MODEL}: MiB beyond parameters and Adam's state")
+    for name, n_keys in SLOTS.items():
+        table = n_keys**2 * D_MODEL * torch.float32.itemsize
+        for variant, (make, optimizers) in memories(n_keys).items():
+            set_seed(0)
+            step = step_call(make(n_keys), STEP_QUERIES, device, optimizers)
+            step()  # makes the optimisers' state
+            peak = peak_bytes(step, device)
+            print(
+                f"{name:>5} slots, table {table / 2**20:6.0f}: {variant:32} {peak / 2**20:8.0f}", flush=True
+            )
+            del step
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["memory"]:
+        print_memory(torch.device(sys.argv[2] if len(sys.argv) > 2 else "cpu"))
+    else:
+        main(rows(), module="benchmarks.product_keys", unit="queries")
