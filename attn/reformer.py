@@ -269,7 +269,8 @@ def random_rotations(
 def hash_vectors(vectors: Tensor, rotations: Sequence[Tensor], *, fused: bool = False) -> Tensor:
     """h(x) = argmax([x R; -x R]) for every round (Sec. 2); lengths do not matter, so queries stand for their keys.
 
-    With several factors the hash is their hashes' number in mixed base, the first one counting least.
+    With several factors the hash is their hashes' number in mixed base, the first one counting least. Products are
+    float32 at least, so that a token's bucket does not depend on the precision of what surrounds it.
 
     Args:
         vectors: [B, H, T, E].
@@ -283,15 +284,17 @@ def hash_vectors(vectors: Tensor, rotations: Sequence[Tensor], *, fused: bool = 
         ValueError: if a rotation does not have shape [H, R, E, any].
     """
     _check_rotations(vectors, rotations)
-    if fused:
-        return lsh.hash_vectors(vectors, rotations)
-    buckets, place = 0, 1
-    for rotation in rotations:
-        rotated = torch.einsum("bhte,hrek->bhrtk", vectors, rotation.to(vectors.dtype))
-        both = torch.cat([rotated, -rotated], dim=-1)
-        buckets = buckets + place * both.argmax(-1)
-        place *= both.shape[-1]
-    return buckets
+    vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+    with lsh.full_precision(vectors.device):
+        if fused:
+            return lsh.hash_vectors(vectors, rotations)
+        buckets, place = 0, 1
+        for rotation in rotations:
+            rotated = torch.einsum("bhte,hrek->bhrtk", vectors, rotation.to(vectors.dtype))
+            both = torch.cat([rotated, -rotated], dim=-1)
+            buckets = buckets + place * both.argmax(-1)
+            place *= both.shape[-1]
+        return buckets
 
 
 def sort_by_bucket(buckets: Tensor, mask: Tensor | None = None) -> Tensor:

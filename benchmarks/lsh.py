@@ -5,12 +5,8 @@ attends across buckets and rounds and counts a pair as often as it meets, so our
 compared with it; the others follow the paper's definition. In both ways a bucket holds as many tokens as a chunk on
 average.
 
-`python -m benchmarks.lsh memory` prints what a call needs at its peak, instead of times. Nothing is installed: without
-`reformer-pytorch` its variants are left out. What its version 1.4.4 asks of the package index no longer works with
-it; this does:
-
-    pip install --no-deps reformer-pytorch==1.4.4 local-attention==1.9.0 product-key-memory==0.1.11 \
-        axial-positional-embedding==0.3.12 einops
+`python -m benchmarks.lsh memory` prints what a call needs at its peak, instead of times. The package is no dependency:
+where it cannot be imported its variants are left out, with a message.
 """
 
 import sys
@@ -37,14 +33,18 @@ from benchmarks.timing import Goal, Row, main
 N_HEADS, HEAD_DIM, CHUNK_LEN = 4, 64, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 ROUNDS = (2, 4, 8)
-# Beyond these lengths times rounds the slow variants are left out: plain code needs gigabytes, and SDPA, whose
-# time goes with the square of the length, is far behind.
+# Beyond so many tokens times rounds plain code needs gigabytes, and beyond such a length SDPA, whose time goes with its
+# square, is far behind: they are left out.
 MOST_PLAIN, MOST_SDPA = 2**14, 8192
 PER_ROUND = 832  # tokens a round at which ours is to have overtaken SDPA; a length the package takes, too
 OURS, THEIRS, SDPA = "attn.kernels.lsh, as public code", "reformer-pytorch", "causal SDPA"
 OURS_PAPER, THEIRS_PAPER, PLAIN = "attn.kernels.lsh", "reformer-pytorch, as the paper", "attn.reformer, plain"
 
-Build = Callable[[torch.device], Mapping[str, Callable[[], None]]]
+# The package's own requirements bring newer versions that it cannot be imported with.
+INSTALL = (
+    "pip install --no-deps reformer-pytorch==1.4.4 local-attention==1.9.0 product-key-memory==0.1.11 "
+    "axial-positional-embedding==0.3.12 einops==0.8.2"
+)
 
 
 @cache
@@ -53,10 +53,7 @@ def package():
     try:
         from reformer_pytorch.reformer_pytorch import LSHAttention
     except ImportError as error:
-        print(
-            f"No rows of reformer-pytorch ({error}); {__doc__.partition('no longer works')[2]}",
-            file=sys.stderr,
-        )
+        print(f"Without the variants of reformer-pytorch ({error}). To have them: {INSTALL}", file=sys.stderr)
         return None
     return LSHAttention
 

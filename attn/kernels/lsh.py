@@ -1,7 +1,7 @@
 """LSH attention with its backward pass written by hand.
 
 `attn.reformer.lsh_attention` defines it. This file computes the same numbers and gradients, to rounding, in less time,
-and in memory that grows neither with the number of rounds nor with the length of a chunk:
+and in memory that hardly grows with the number of rounds:
 
 - Nothing is kept but the outputs and the logarithm of each query's sum over all rounds. With it the backward pass has
   the final weights at once, and need not tell the rounds apart.
@@ -102,7 +102,7 @@ def full_precision(device: torch.device) -> AbstractContextManager:
 
 
 def hash_vectors(vectors: Tensor, rotations: Sequence[Tensor]) -> Tensor:
-    """As `attn.reformer.hash_vectors`: bucket numbers [B, H, R, T] of vectors [B, H, T, E].
+    """As `attn.reformer.hash_vectors`: bucket numbers [B, H, R, T] of vectors [B, H, T, E], in their dtype.
 
     Tokens lie side by side, some at a time, so that extremes are taken over whole rows of them: much faster than an
     argmax over the few numbers of each token.
@@ -165,9 +165,7 @@ class Round(NamedTuple):
     """The places of one round. Floating numbers are for penalties."""
 
     row: Tensor  # [G L]: which of the G T tokens stands there; any one for padding
-    before: (
-        Tensor | None
-    )  # [G m]: places that are looked back at only, where tokens of another round stand there
+    before: Tensor | None  # [G m]: the places that are looked back at only; None where no token stands there
     is_query: Tensor  # [G L]: False for padding, and for what is looked back at only
     place: Tensor  # [G T]: where each token stands
     position: Tensor  # [G (C + 1), m], in the sequence
@@ -183,6 +181,7 @@ def rounds_of(order: Order, n_tokens: int, options: Options, dtype: torch.dtype)
     wraps = convention.wrap and not convention.same_bucket
     start = torch.arange(n_sequences, device=order.place.device).unsqueeze(-1)
     nowhere = order.position.new_full((n_sequences, chunk_len), padded)
+    before_places = (torch.arange(chunk_len, device=start.device) + start * (padded + chunk_len)).flatten()
     meeting = meeting_number(order, options) if convention.count_once else None
     for r in range(n_rounds):
         before = order.position[:, r - 1, -chunk_len:] if wraps else nowhere
@@ -199,9 +198,7 @@ def rounds_of(order: Order, n_tokens: int, options: Options, dtype: torch.dtype)
         bucket = order.bucket[:, r] if convention.same_bucket else torch.zeros_like(order.bucket[:, r])
         yield Round(
             row=(position.clamp_(max=length - 1) + start * length).flatten(),
-            before=(torch.arange(chunk_len, device=start.device) + start * position.shape[1]).flatten()
-            if wraps
-            else None,
+            before=before_places if wraps else None,
             is_query=is_query.flatten(),
             place=(order.place[:, r, :length] + chunk_len + start * (padded + chunk_len)).flatten(),
             position=placed(torch.arange(padded, device=position.device).expand(n_sequences, -1)),

@@ -52,6 +52,33 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "cache and computed again for every token. The ratio is to greedy search with the cache. Nothing is to "
         "be reached here.",
     ),
+    "lsh": Benchmark(
+        "LSH attention",
+        "One call hashes the queries of one sequence with 4 heads of 64, attends in chunks of 64, and goes back. Beside "
+        "the book's variants stand the public package reformer-pytorch, causal attention by torch's fused kernel, and "
+        "the book's plain version. To reach from 4096 tokens on: the package's time over ours at least 1.3.",
+    ),
+    "reversible": Benchmark(
+        "Reversible layers",
+        "One call is a forward and a backward pass of blocks of attention and feed-forward, with activations computed "
+        "again and with activations kept: the price of not remembering. To reach: at most 1.4.",
+    ),
+    "adaptive_span": Benchmark(
+        "Adaptive attention span",
+        "One call is a forward and a backward pass of the sub-layer for a block of 256 tokens with a full cache. Beside "
+        "the learned spans stand all heads at the layer's longest span, at the limit, and torch's fused attention over "
+        "a window.",
+    ),
+    "all_attention": Benchmark(
+        "All-attention",
+        "One call is a forward and a backward pass of attention over a context and persistent vectors, beside attention "
+        "followed by a feed-forward layer with as many parameters.",
+    ),
+    "product_keys": Benchmark(
+        "Product-key memory",
+        "One call is a forward and a backward pass, or a whole step with its update, of a memory layer. Beside it stand "
+        "the public package product-key-memory, flat keys, and the feed-forward layer that a memory replaces.",
+    ),
     "ntm": Benchmark(
         "Neural Turing Machine",
         "One call is a whole training step on copying 10 vectors at the paper's sizes: forward, backward, clipping "

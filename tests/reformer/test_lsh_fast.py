@@ -56,6 +56,15 @@ def test_hashes_equal_the_definition(n_buckets, sizes):
     assert torch.equal(hash_vectors(low, rotations, fused=True), hash_vectors(low, rotations))
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_hashes_are_the_same_in_every_precision(fused):
+    vectors, rotations = random(1, 2, 100, 5).half().double(), rotations_for((4, 6))
+    expected = hash_vectors(vectors.float(), rotations)
+    assert torch.equal(hash_vectors(vectors.half(), rotations, fused=fused), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(hash_vectors(vectors.float(), rotations, fused=fused), expected)
+
+
 def test_ties_go_to_the_first_as_in_the_definition():
     (rotation,) = rotations_for(8)
     twice = [torch.cat([rotation, rotation], dim=-1), torch.cat([-rotation, rotation], dim=-1)]

@@ -80,7 +80,7 @@ def test_nothing_there(tmp_path):
             lambda data: data["rows"][1]["variants"][1].update(quartiles=[1, 2]),
             "rows/1: the median of 'theirs'",
         ),
-        (lambda data: data.update(benchmark="lsh"), "benchmark: 'lsh' is unknown; valid: attention, "),
+        (lambda data: data.update(benchmark="flash"), "benchmark: 'flash' is unknown; valid: attention, "),
         (lambda data: data.update(benchmark="decoding"), "belongs in speed/decoding/"),
     ],
 )

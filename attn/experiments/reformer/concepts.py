@@ -128,6 +128,7 @@ class Amount(NamedTuple):
 
     what: str
     values: int
+    stated: str | None = None  # the quantity's name among the numbers in the paper's text
 
     @property
     def gib(self) -> float:
@@ -141,8 +142,16 @@ def memory_amounts() -> list[Amount]:
     return [
         Amount("parameters of a large layer, 0.5 billion", 500_000_000),
         Amount("activations of one layer: 64K tokens, width 1K, batch 8", length * width * batch),
-        Amount("one matrix of attention weights, 64K by 64K, batch 1", length**2),
-        Amount("feed-forward activations: 64K tokens, width 4K, 16 layers", length * inner * layers),
+        Amount(
+            "one matrix of attention weights, 64K by 64K, batch 1",
+            length**2,
+            "one 64K x 64K attention matrix, fp32, batch 1",
+        ),
+        Amount(
+            "feed-forward activations: 64K tokens, width 4K, 16 layers",
+            length * inner * layers,
+            "FFN activations, dff 4K, 16 layers, length 64K, fp32",
+        ),
         Amount("the same, reversible: one layer at a time", length * inner),
         Amount("the same, reversible and in 16 chunks", length * inner // 16),
         Amount("weights of LSH attention: 64K tokens, 8 rounds, windows of 128", length * 8 * 128),

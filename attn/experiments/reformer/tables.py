@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attn.experiments.reformer import complexity
+from attn.experiments.reformer.concepts import memory_amounts
 from attn.experiments.reformer.runs import PAPER, TABLE2_ROWS
 from attn.reproduction.experiment import Exact, Measured, TableView
 
@@ -13,12 +14,33 @@ Row = Mapping[str, Any]
 _COLUMNS = {"eval_full": "full", **{f"eval_lsh{rounds}": f"lsh{rounds}" for rounds in (8, 4, 2, 1)}}
 
 
-def _percent(name: str) -> Measured:
-    return Measured(
-        lambda row: f"duplication/{TABLE2_ROWS[row['train']]}",
-        lambda row, record: 100 * record.metric(f"accuracy_{name}"),
-        unit="percent",
+# What the replication's model with full attention probably was: its row comes out with separate queries and keys.
+_REPLICATION_ROWS = {**TABLE2_ROWS, "Full Attention": "separate"}
+
+
+def _duplication(table: str, rows: Mapping[str, str]) -> TableView:
+    def percent(name: str) -> Measured:
+        return Measured(
+            lambda row: f"duplication/{rows[row['train']]}",
+            lambda row, record: 100 * record.metric(f"accuracy_{name}"),
+            unit="percent",
+        )
+
+    return TableView(
+        id=table,
+        label=lambda row: row["train"],
+        label_columns=("train",),
+        cells={column: percent(name) for column, name in _COLUMNS.items()},
+        command=lambda row: f"attn run {PAPER} --experiment duplication/{rows[row['train']]} --profile cpu",
     )
+
+
+def _stated(row: Row) -> float | None:
+    """Numbers in the text that are arithmetic: memory in GiB, and the window in tokens."""
+    for amount in memory_amounts():
+        if amount.stated == row["quantity"]:
+            return amount.gib
+    return None
 
 
 def _pending(unit: str) -> Measured:
@@ -62,20 +84,20 @@ def _formulas(table: str, label: str) -> TableView:
 
 TABLES = (
     _formulas("table1", "attention_type"),
-    TableView(
-        id="table2",
-        label=lambda row: row["train"],
-        label_columns=("train",),
-        cells={column: _percent(name) for column, name in _COLUMNS.items()},
-        command=lambda row: (
-            f"attn run {PAPER} --experiment duplication/{TABLE2_ROWS[row['train']]} --profile cpu"
-        ),
-    ),
+    _duplication("table2", TABLE2_ROWS),
+    _duplication("table2_reproduction", _REPLICATION_ROWS),
     _formulas("table3", "model_type"),
     TableView(
         id="table4",
         label=lambda row: row["model"],
         label_columns=("model",),
         cells={column: _pending("BLEU") for column in ("bleu", "sacrebleu_uncased", "sacrebleu_cased")},
+    ),
+    TableView(
+        id="numbers_in_text",
+        label=lambda row: row["quantity"],
+        label_columns=("quantity",),
+        settings=("unit",),
+        cells={"value": Exact(_stated)},
     ),
 )
