@@ -57,7 +57,7 @@ def assert_equal(found, expected):
 
 def gradients(outputs, inputs):
     """Of a sum with weights by formula, so that no two entries count the same."""
-    weights = torch.linspace(-1, 1, outputs.numel(), dtype=DOUBLE).view(outputs.shape).to(outputs.dtype)
+    weights = torch.linspace(-1, 1, outputs.numel(), dtype=DOUBLE).view(outputs.shape).to(outputs)
     return torch.autograd.grad((outputs * weights).sum(), inputs)
 
 
@@ -383,6 +383,34 @@ def test_without_gradients_the_fused_version_gives_the_same():
     given, _ = arguments()
     with torch.no_grad():
         assert_equal(span_attention(**given, fused=True), span_attention(**given))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_on_a_gpu_it_is_the_same(dynamic, dropout, monkeypatch):
+    monkeypatch.undo()  # blocks as they are
+    given, inputs = arguments(length=150, cached=70, max_span=100, dynamic=dynamic, persistent=5)
+
+    def attend(device, query, key, value, positions, span, weight, *fixed):
+        torch.manual_seed(3)
+        return span_attention(
+            query, key, value, Past(given["past"].hidden.to(device), weight), positions, span, ramp_size=RAMP,
+            persistent=Persistent(*fixed), dropout=dropout, fused=device == "cuda" or bool(dropout),
+        )  # fmt: skip
+
+    moved = [tensor.detach().cuda().requires_grad_() for tensor in inputs]
+    found = attend("cuda", *moved)
+    if dropout:  # another device draws other numbers
+        assert torch.equal(found, attend("cuda", *moved))
+        assert not torch.allclose(found, attend("cuda", *moved[:2], 2 * moved[2], *moved[3:]))
+        assert all(gradient.isfinite().all() for gradient in gradients(found, moved))
+        return
+    expected = attend("cpu", *inputs)
+    assert_equal(found.cpu(), expected)
+    for own, other in zip(gradients(found, moved), gradients(expected, inputs), strict=True):
+        assert_equal(own.cpu(), other)
 
 
 @both
