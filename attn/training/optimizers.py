@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from attn.training.config import OPTIMIZERS, SCHEDULES, TrainingConfig
+from attn.training.sparse_optimizer import RowAdam, coalesced
 
 
 class GravesRMSprop(torch.optim.Optimizer):
@@ -104,8 +105,9 @@ def build_optimizers(config: TrainingConfig, groups: Iterable) -> list[torch.opt
     Args:
         config: names the optimiser and its constants.
         groups: parameters, or dicts with `params` and, where they differ from the config, `lr`, `schedule`,
-            `weight_decay` or `optimizer` (any name the config knows, or "sparse_adam" for embeddings with
-            sparse gradients). Each group of the result holds `base_lr` and `schedule` for `learning_rate`.
+            `weight_decay`, `betas` (Adam's only) or `optimizer` (any name the config knows, or "row_adam" for
+            tables with sparse gradients). Each group of the result holds `base_lr` and `schedule` for
+            `learning_rate`.
 
     Raises:
         ValueError: for an empty list of parameters or a group with an unknown optimiser, schedule or key.
@@ -125,11 +127,11 @@ def build_optimizers(config: TrainingConfig, groups: Iterable) -> list[torch.opt
 
 
 def _check_group(group: dict[str, Any]) -> None:
-    unknown = set(group) - {"params", "lr", "schedule", "weight_decay", "optimizer"}
-    if unknown:
-        valid = "params, lr, schedule, weight_decay, optimizer"
+    known = ("params", "lr", "schedule", "weight_decay", "betas", "optimizer")
+    if unknown := set(group) - set(known):
+        valid = ", ".join(known)
         raise ValueError(f"parameter group key {min(unknown)!r} is not valid: it must be one of {valid}.")
-    for key, choices in (("optimizer", (*OPTIMIZERS, "sparse_adam")), ("schedule", SCHEDULES)):
+    for key, choices in (("optimizer", (*OPTIMIZERS, "row_adam")), ("schedule", SCHEDULES)):
         if key in group and group[key] not in choices:
             valid = ", ".join(choices)
             raise ValueError(f"parameter group {key}={group[key]!r} is not valid: it must be one of {valid}.")
@@ -153,7 +155,7 @@ def _build(name: str, groups: list[dict[str, Any]], config: TrainingConfig) -> t
         case "sgd":
             return torch.optim.SGD(groups, momentum=config.momentum, fused=True, **common)
     groups = [{key: value for key, value in group.items() if key != "weight_decay"} for group in groups]
-    return torch.optim.SparseAdam(groups, lr=config.lr, betas=config.betas, **eps)
+    return RowAdam(groups, lr=config.lr, betas=config.betas, **eps)
 
 
 def scale_gradients(grads: list[Tensor], factor: float | Tensor) -> None:
@@ -191,7 +193,7 @@ def dense_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
         if parameter.grad is None:
             continue
         if parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
+            parameter.grad = coalesced(parameter.grad)
             grads.append(parameter.grad._values())
         else:
             grads.append(parameter.grad)

@@ -13,6 +13,7 @@ from attn.training.optimizers import (
     scale_gradients,
 )
 from attn.training.schedules import learning_rate
+from attn.training.sparse_optimizer import RowAdam
 
 STEPS = 6
 
@@ -140,11 +141,21 @@ def test_groups_keep_their_own_optimizer_rate_and_schedule():
     settings = config(optimizer="adam", lr=0.1, schedule="linear_warmup", warmup_steps=10)
     groups = [
         {"params": dense.parameters()},
-        {"params": values.parameters(), "lr": 1e-3, "schedule": "constant", "optimizer": "sparse_adam"},
+        {
+            "params": values.parameters(),
+            "lr": 1e-3,
+            "schedule": "constant",
+            "betas": (0.5, 0.9),
+            "optimizer": "row_adam",
+        },
     ]
     dense_optimizer, value_optimizer = build_optimizers(settings, groups)
     assert isinstance(dense_optimizer, torch.optim.Adam)
-    assert isinstance(value_optimizer, torch.optim.SparseAdam)
+    assert isinstance(value_optimizer, RowAdam)
+    assert [o.param_groups[0]["betas"] for o in (dense_optimizer, value_optimizer)] == [
+        settings.betas,
+        (0.5, 0.9),
+    ]
     rates = [
         learning_rate(settings, 1, lr=group["base_lr"], schedule=group["schedule"])
         for optimizer in (dense_optimizer, value_optimizer)
@@ -164,7 +175,7 @@ def test_groups_keep_their_own_optimizer_rate_and_schedule():
     [
         ([], "parameters=.. is not valid"),
         ([{"params": [], "momentum": 0.5}], "key 'momentum' is not valid"),
-        ([{"params": [], "optimizer": "lion"}], "optimizer='lion' is not valid: .*sparse_adam"),
+        ([{"params": [], "optimizer": "lion"}], "optimizer='lion' is not valid: .*row_adam"),
         ([{"params": [], "schedule": "step"}], "schedule='step' is not valid: it must be one of constant"),
     ],
 )
