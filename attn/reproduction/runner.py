@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -265,13 +265,20 @@ def run_live(
     return LiveRun(workload.model, result, workload.outcome(workload.model, result.history))
 
 
-def replay(experiment: Experiment, profile: str, seed: int, steps: int) -> list[float]:
-    """Losses of a run's first updates, on the CPU in the profile's own size."""
+def replay(experiment: Experiment, profile: str, seed: int, steps: int, *, processes: int = 1) -> list[float]:
+    """Losses of a run's first updates, on the CPU in the profile's own size.
+
+    Args:
+        experiment, profile, seed: of the run.
+        steps: how many updates.
+        processes: of the run. One after the other, this process works on the pieces that each of them had, so that
+            dropout draws the same numbers.
+    """
     config = experiment.config(profile)
     workload = experiment.build(config, seed, torch.device("cpu"))
-    result = train(
-        workload, config.training, seed=seed, stop_after=steps, record_losses=steps, evaluate=False
-    )
+    pieces = config.training.grad_accum_steps * processes
+    training = replace(config.training, grad_accum_steps=pieces)
+    result = train(workload, training, seed=seed, stop_after=steps, record_losses=steps, evaluate=False)
     return result.first_losses
 
 

@@ -120,7 +120,7 @@ def revalidate(record: Record, experiment: Experiment, replay: Callable[..., lis
     Args:
         record: the record.
         experiment: what it is a run of.
-        replay: (experiment, profile, seed, steps) -> losses, as `runner.replay`.
+        replay: (experiment, profile, seed, steps, processes=count) -> losses, as `runner.replay`.
 
     Returns:
         The record's freshness afterwards.
@@ -130,7 +130,8 @@ def revalidate(record: Record, experiment: Experiment, replay: Callable[..., lis
         return now
     _, _, profile, seed = record.key
     stored = record.data["replay"]["losses"]
-    losses = replay(experiment, profile, seed, len(stored))
+    processes = record.data["environment"]["device_count"]
+    losses = replay(experiment, profile, seed, len(stored), processes=processes)
     agree = len(losses) == len(stored) and all(
         math.isclose(a, b, rel_tol=REPLAY_TOLERANCE) for a, b in zip(losses, stored, strict=True)
     )

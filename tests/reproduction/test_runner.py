@@ -343,6 +343,26 @@ def test_a_live_run_is_the_same_each_time_and_for_no_other_seed(toy):
     assert errors[0] == errors[1] != errors[2]
 
 
+def test_a_replay_works_on_the_pieces_of_each_process(toy, monkeypatch):
+    asked = []
+    experiment = toy.experiment()
+    build = experiment.build
+
+    def spying(*arguments):
+        workload = build(*arguments)
+        batch = workload.batch
+        workload.batch = lambda *place: asked.append(place) or batch(*place)
+        return workload
+
+    spied = replace(experiment, build=spying)
+    alone = runner.replay(spied, "ci", 0, 2)
+    assert asked == [(1, 0, 1), (2, 0, 1)]
+    asked.clear()
+    shared = runner.replay(spied, "ci", 0, 2, processes=2)
+    assert asked == [(1, 0, 2), (1, 1, 2), (2, 0, 2), (2, 1, 2)]
+    assert shared == pytest.approx(alone, rel=1e-5)
+
+
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 11, 101, 1000])
 @pytest.mark.parametrize("limit", [2, 3, 4])
 def test_a_thinned_history_keeps_its_ends_and_its_order(length, limit):

@@ -1,6 +1,7 @@
 """What makes a record stale and what does not: the toy's source is edited after it has run."""
 
 import ast
+import json
 
 import pytest
 import torch
@@ -219,7 +220,7 @@ def test_replay_tolerance_is_for_last_digits_only(recorded):
     losses = record_of(recorded).data["replay"]["losses"]
 
     def replayed(factor):
-        replay = lambda *arguments: [loss * factor for loss in losses]  # noqa: E731
+        replay = lambda *arguments, processes: [loss * factor for loss in losses]  # noqa: E731
         return revalidate(record_of(recorded), recorded.experiment(), replay)
 
     assert replayed(1 + 1e-4).stale
@@ -309,8 +310,24 @@ def test_methods_that_evaluation_alone_uses_belong_to_it():
     assert names - set(EVALUATION_METHODS) == {"metrics", "words", "extra"}
 
 
+def test_a_run_of_several_processes_is_replayed_in_their_pieces(recorded):
+    record = record_of(recorded)
+    data = json.loads(record.path.read_text())
+    data["environment"]["device_count"] = 3
+    record.path.write_text(json.dumps(data))
+    recorded.edit(MODEL, "nn.Linear(width, weight())", "nn.Linear(width, weight() + 0)")
+    counts = []
+
+    def replay(*arguments, processes):
+        counts.append(processes)
+        return data["replay"]["losses"]
+
+    assert revalidate(record_of(recorded), recorded.experiment(), replay).state == "revalidated"
+    assert counts == [3]
+
+
 def test_a_fresh_record_is_not_replayed(recorded):
-    def replay(*arguments):
+    def replay(*arguments, processes):
         raise AssertionError("replayed")
 
     assert revalidate(record_of(recorded), recorded.experiment(), replay).state == "fresh"
