@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attn.attention import scaled_dot_product_attention
-from attn.experiments.reformer import CHAPTER, complexity
+from attn.experiments.reformer import CHAPTER, complexity, tables
 from attn.experiments.reformer.runs import PAPER
 from attn.reproduction.facts import load_papers
 
@@ -95,6 +95,14 @@ def test_formulas_stand_but_for_the_misprints(table, kind, column, formula):
         ("Reformer", "time"): "(b*l*dff + b*nh*l*nr*c^(1/2))*nl",
     }
     assert complexity.cell(table, kind, column, formula) == misprints.get((kind, column), formula)
+
+
+def test_what_is_wrong_follows_from_the_powers_that_differ():
+    assert tables._why("table1", "Memory-Efficient", "memory", "b*nh*l*dk") is None
+    # an extra head in the wide term only, then a square of the window only
+    heads, window = "(b*nh*l*dff + b*nh*l^2)*nl", "(b*l*dff + b*nh*l*nr*c)*nl"
+    assert "number of heads" in tables._why("table3", "Transformer", "time", heads)
+    assert "square of the window" in tables._why("table3", "LSH Transformer", "time", window)
 
 
 def test_a_formula_that_does_not_stand_says_why():

@@ -108,7 +108,7 @@ def test_the_finding_is_told_from_records():
             )
         ],
     }
-    learned, other, columns, rows = results.finding(records)
+    learned, other, columns, rows, nearest = results.finding(records)
     assert learned.endswith("1 of 2 seeds learn the task, after 250 updates.")
     assert other.endswith("0 of 1 seeds learn the task.")
     assert "97 percent with full attention: shared, unit keys, itself last" in columns
@@ -116,9 +116,21 @@ def test_the_finding_is_told_from_records():
     assert "50, 49.5, 45, 35 with full attention: shared, unit keys, itself last" in rows
 
 
+def test_whether_separate_projections_explain_the_replication_is_told_from_records():
+    like_theirs = record("separate", 0, row(1.0, 0.01, 0.02, 0.03, 0.04), steps_to_solve=1.0)
+    full = record("full", 0, row(1.0, 1.0, 0.99, 0.9, 0.7), steps_to_solve=1.0)
+    *_, nearest, chance = results.finding({"full": [full], "separate": [like_theirs]})
+    assert "prints 1.37, 1.85, 3.0, 4.56" in nearest
+    assert "full attention: separate queries and keys, 0.27 percentage points" in nearest
+    assert "our model falls to chance" in chance
+    other = record("separate", 0, row(1.0, 0.9, 0.8, 0.7, 0.6), steps_to_solve=1.0)
+    assert "our model does not fall to chance" in results.finding({"separate": [other]})[-1]
+
+
 def verdicts(records):
     facts = load_papers()[PAPER]
-    return {claim.id: judge(claim, facts, records, lambda record: False).verdict for claim in CHAPTER.claims}
+    claims = [claim for claim in CHAPTER.claims if claim.experiments[0].startswith("duplication")]
+    return {claim.id: judge(claim, facts, records, lambda record: False).verdict for claim in claims}
 
 
 def test_claims_hold_on_numbers_like_the_paper_s():

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from attn.experiments.reformer import CHAPTER
-from attn.experiments.reformer.runs import ATTENTIONS, PAPER, TABLE2_ROWS, build_duplication
+from attn.experiments.reformer.runs import (
+    ATTENTIONS,
+    EXPERIMENTS,
+    PAPER,
+    TABLE2_ROWS,
+    build_duplication,
+)
 from attn.experiments.reformer.workloads import (
     EVALUATIONS,
     AttentionConfig,
@@ -46,17 +52,16 @@ def test_every_budget_of_the_facts_is_an_experiment():
         f"duplication/{model}": {p for p, b in FACTS.budgets["duplication"].items() if model in b["models"]}
         for model in ATTENTIONS
     }
-    assert {e.id: set(e.configs) for e in CHAPTER.experiments} == expected
-    assert {e.id for e in CHAPTER.experiments if e.tables} == {
-        f"duplication/{row}" for row in TABLE2_ROWS.values()
-    }
+    assert {e.id: set(e.configs) for e in EXPERIMENTS} == expected
+    assert {e.id for e in EXPERIMENTS if e.tables} == {f"duplication/{row}" for row in TABLE2_ROWS.values()}
 
 
-@pytest.mark.parametrize("experiment", CHAPTER.experiments, ids=lambda e: e.id)
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.id)
 def test_configs_are_json_and_say_their_share(experiment):
     for config in experiment.configs.values():
         assert config_dict(config)["attention"]["kind"] in ("full", "lsh")
         assert f"{config.training.max_steps:,} updates" in experiment.share(config)
+        assert experiment.share(config).endswith("150,000 in the paper, of 1,024 symbols")
 
 
 def test_the_paper_s_profile_is_the_paper_s_size():

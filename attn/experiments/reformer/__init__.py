@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from attn.experiments.reformer import runs, text_runs, translation_runs
 from attn.experiments.reformer.claims import CLAIMS
-from attn.experiments.reformer.runs import EXPERIMENTS, PAPER
+from attn.experiments.reformer.runs import PAPER
 from attn.experiments.reformer.tables import TABLES
 from attn.reproduction.experiment import Chapter
 
@@ -12,7 +13,7 @@ CHAPTER = Chapter(
     number=2,
     short_title="Reformer",
     notebook="02_reformer",
-    experiments=EXPERIMENTS,
+    experiments=(*runs.EXPERIMENTS, *text_runs.EXPERIMENTS, *translation_runs.EXPERIMENTS),
     tables=TABLES,
     claims=CLAIMS,
 )

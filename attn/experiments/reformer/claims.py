@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from attn.experiments.reformer import text_claims
 from attn.experiments.reformer.runs import LABELS, PAPER
 from attn.reproduction.experiment import Claim, Control
 from attn.reproduction.facts import load_papers
@@ -63,4 +64,5 @@ CLAIMS = (
     *(_more_rounds("c1", "full", few, many) for few, many in zip(_ROUNDS, _ROUNDS[1:], strict=False)),
     *(_almost_perfect(attention) for attention in _TRAINED_WITH_LSH),
     *(_more_rounds("c3", attention, 1, 8) for attention in _TRAINED_WITH_LSH),
+    *text_claims.CLAIMS,
 )

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from attn.experiments.reformer.concepts import memory_amounts
-from attn.experiments.reformer.runs import LABELS, TABLE2_ROWS
+from attn.experiments.reformer.runs import ATTENTIONS, LABELS, PAPER, TABLE2_ROWS
 from attn.experiments.reformer.workloads import ROUNDS, SOLVED
-from attn.reproduction.facts import Paper
+from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import Grid, Html, plain
 from attn.reproduction.records import Record
 
@@ -40,7 +40,7 @@ def finding(records: Records) -> list[str]:
     """Who learned, and which convention of full attention makes of an LSH model what the paper prints, in sentences."""
     if not any(records.values()):
         return ["No records yet."]
-    return [*_learned(records), *_full_of_lsh(records), *_lsh_of_full(records)]
+    return [*_learned(records), *_full_of_lsh(records), *_lsh_of_full(records), *_replication(records)]
 
 
 def _learned(records: Records) -> list[str]:
@@ -86,6 +86,29 @@ def _lsh_of_full(records: Records) -> list[str]:
         + ". "
         "Where queries and keys were trained apart, LSH takes the queries for both."
     ]
+
+
+def _replication(records: Records) -> list[str]:
+    """Which of our models with full attention falls like the replication's when it is evaluated with hashing."""
+    printed = printed_grids(load_papers()[PAPER])["a replication"]["full"][1:]
+    rows = {
+        name: [100 * fmean(_accuracy(record, f"lsh{rounds}") for record in found) for rounds in ROUNDS]
+        for name, found in records.items()
+        if found and ATTENTIONS[name].kind == "full"
+    }
+    if not rows:
+        return []
+    apart = {name: fmean(abs(a - b) for a, b in zip(row, printed, strict=True)) for name, row in rows.items()}
+    nearest = min(apart, key=apart.__getitem__)
+    lines = [
+        f"The replication prints {', '.join(map(str, printed))} for the same. Nearest is our model with "
+        f"{LABELS[nearest]}, {apart[nearest]:.2g} percentage points away on average."
+    ]
+    if "separate" in rows:
+        chance = max(rows["separate"]) < 100 * _CHANCE
+        verb = "falls" if chance else "does not fall"
+        lines.append(f"With separate queries and keys our model {verb} to chance under hashing; theirs does.")
+    return lines
 
 
 def _accuracy(record: Record, evaluation: str) -> float:

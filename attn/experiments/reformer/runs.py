@@ -82,10 +82,11 @@ def _experiment(attention: str) -> Experiment:
 
 def _share(config: DuplicationConfig) -> str:
     """Updates and length beside the paper's, and the replication's batch."""
-    recipe = load_papers()[PAPER].recipe
-    steps, whole = config.training.max_steps, recipe["steps"]["synthetic"]
-    sequences = f"{config.training.batch_size} sequences of {config.seq_len} symbols"
-    return f"{steps:,} updates of {sequences}; {whole:,} in the paper, of 1,024 symbols"
+    paper = load_papers()[PAPER]
+    steps, whole = config.training.max_steps, paper.recipe["steps"]["synthetic"]
+    length = paper.budgets["duplication"]["paper"]["seq_len"]
+    sequences = f"{config.training.batch_size} sequences of {config.seq_len:,} symbols"
+    return f"{steps:,} updates of {sequences}; {whole:,} in the paper, of {length:,} symbols"
 
 
 EXPERIMENTS = tuple(_experiment(attention) for attention in ATTENTIONS)

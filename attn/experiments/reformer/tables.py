@@ -8,13 +8,16 @@ from typing import Any
 from attn.experiments.reformer import complexity
 from attn.experiments.reformer.concepts import memory_amounts
 from attn.experiments.reformer.runs import PAPER, TABLE2_ROWS
+from attn.experiments.reformer.translation_runs import TABLE4_ROWS
 from attn.reproduction.experiment import Exact, Measured, TableView
+from attn.reproduction.records import Record
 
 Row = Mapping[str, Any]
 _COLUMNS = {"eval_full": "full", **{f"eval_lsh{rounds}": f"lsh{rounds}" for rounds in (8, 4, 2, 1)}}
 
 
-# What the replication's model with full attention probably was: its row comes out with separate queries and keys.
+# What the replication's model with full attention is compared with; `results.replication` says which of our models it
+# resembles.
 _REPLICATION_ROWS = {**TABLE2_ROWS, "Full Attention": "separate"}
 
 
@@ -43,30 +46,52 @@ def _stated(row: Row) -> float | None:
     return None
 
 
-def _pending(unit: str) -> Measured:
-    """A cell that nothing fills yet."""
-    return Measured(lambda row: None, lambda row, record: None, unit=unit)
+def _bleu(metric: str) -> Measured:
+    """A column of table 4: BLEU of the one test split."""
+
+    def value(row: Row, record: Record) -> float:
+        (split,) = record.data["config"]["corpus"]["tests"]
+        return record.metric(f"{metric}_{split}")
+
+    return Measured(_translation, value, unit="BLEU")
 
 
-# What is wrong where a formula does not have the growth that is counted.
+def _translation(row: Row) -> str | None:
+    model = TABLE4_ROWS.get(row["model"])
+    return f"translation/{model}" if model else None
+
+
+def _translation_command(row: Row) -> str | None:
+    experiment = _translation(row)
+    if experiment is None:
+        return None
+    profile = "paper" if experiment.endswith("big") else "cpu"
+    return f"attn run {PAPER} --experiment {experiment} --profile {profile}"
+
+
+# What is wrong where the printed power of a size is not the counted one; the first that differs says it.
 _WHY = {
-    (
-        "Memory-Efficient",
-        "memory",
-    ): "counted on attention that holds one query's weights at a time; the text agrees, so the "
-    "printed square is a misprint",
     "nc": "each token sees a window of 4l/nc: the printed square counts it twice",
     "c": "c is the square of the window of 4l/nc, and each token sees a window",
     "nh": "the printed number of heads in the feed-forward term is a misprint: the rows without it have none",
+    "l": "counted on attention that holds one query's weights at a time; the text agrees, so the printed square is a "
+    "misprint",
 }
 
 
-def _why(kind: str, column: str, formula: str, found: str) -> str | None:
-    if found == formula:
+def _why(table: str, kind: str, column: str, formula: str) -> str | None:
+    """What is wrong with a printed formula, or None if it stands."""
+    counted = complexity.counted_law(table, kind, column)
+    printed = complexity.printed_law(table, kind, column, formula)
+    if complexity.agrees(table, column, counted, printed):
         return None
-    if (kind, column) in _WHY:
-        return _WHY[kind, column]
-    return _WHY["nc" if "nc" in formula else "c" if "*c)" in formula else "nh"]
+    differing = {
+        name
+        for ours, theirs in zip(counted, printed, strict=True)
+        for name in ours
+        if ours[name] != theirs[name]
+    }
+    return next(why for name, why in _WHY.items() if name in differing)
 
 
 def _formulas(table: str, label: str) -> TableView:
@@ -74,7 +99,7 @@ def _formulas(table: str, label: str) -> TableView:
         def compute(row: Row) -> str:
             return complexity.cell(table, row[label], column, row[column])
 
-        return Exact(compute, note=lambda row: _why(row[label], column, row[column], compute(row)))
+        return Exact(compute, note=lambda row: _why(table, row[label], column, row[column]))
 
     return TableView(
         id=table, label=lambda row: row[label], label_columns=(label,),
@@ -91,7 +116,12 @@ TABLES = (
         id="table4",
         label=lambda row: row["model"],
         label_columns=("model",),
-        cells={column: _pending("BLEU") for column in ("bleu", "sacrebleu_uncased", "sacrebleu_cased")},
+        cells={
+            "bleu": _bleu("bleu"),
+            "sacrebleu_uncased": _bleu("bleu_uncased"),
+            "sacrebleu_cased": _bleu("bleu_cased"),
+        },
+        command=_translation_command,
     ),
     TableView(
         id="numbers_in_text",

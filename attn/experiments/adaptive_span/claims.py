@@ -1,0 +1,227 @@
+"""Claims of the chapter on adaptive spans, as tests on records of the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import log2
+from typing import NamedTuple
+
+import numpy as np
+
+from attn.experiments.adaptive_span.runs import PAPER, model_label
+from attn.reproduction.experiment import Claim, Control
+from attn.reproduction.facts import Paper, load_papers
+from attn.reproduction.records import Record
+
+Runs = Mapping[str, Record]
+Difference = Callable[[Runs], float]
+
+
+class Family(NamedTuple):
+    """Runs on one text that claims compare."""
+
+    task: str
+    text: str
+    fixed: tuple[str, ...]  # models with fixed spans, by limit, whose adaptive twins there are
+    adaptive: tuple[str, ...]
+    from_max: tuple[str, str]  # fixed, and adaptive with spans that start at the same limit
+    short: str  # the control's fixed span
+    widest: str  # the adaptive model with the largest limit
+    dynamic: str
+    margin: str  # of equal bits, and of what more context has to be worth
+
+    def experiment(self, name: str) -> str:
+        return f"{self.task}/{name}"
+
+
+FAMILIES = (
+    Family(
+        "limit", "27 characters", ("fixed_quarter", "fixed_half", "fixed_whole"),
+        ("adaptive_quarter", "adaptive_half", "adaptive_whole"), ("fixed_whole", "adaptive_whole_from_max"),
+        "fixed_short", "adaptive_fourfold", "dynamic_whole", "text_bits",
+    ),
+    Family(
+        "copies", "text of known entropy", ("fixed_64", "fixed_128", "fixed_256", "fixed_512"),
+        ("adaptive_64", "adaptive_128", "adaptive_256", "adaptive_512"), ("fixed_512", "adaptive_512_from_max"),
+        "fixed_32", "adaptive_512", "dynamic_512", "copies_bits",
+    ),
+)  # fmt: skip
+_BITS = "bits per symbol"
+
+
+def _margin(name: str) -> float:
+    return load_papers()[PAPER].margins[name]["value"]
+
+
+def _bits(record: Record) -> float:
+    return record.metric("valid_bits")
+
+
+def _less_bits(family: Family, larger: str, smaller: str) -> Difference:
+    return lambda runs: _bits(runs[family.experiment(larger)]) - _bits(runs[family.experiment(smaller)])
+
+
+def _more_context(family: Family) -> Control:
+    """The text pays for context at this budget."""
+    worth, difference = _margin(family.margin), _less_bits(family, family.short, family.fixed[-1])
+    return Control(
+        statement=f"{family.text.capitalize()}: the {model_label(family.fixed[-1])}, is better than a fixed span of 32 "
+        f"tokens by more than {worth:g} bits",
+        difference=lambda runs: difference(runs) - worth,
+    )
+
+
+def _claim(
+    family: Family, ending: str, fact: str, measure: str, names: tuple[str, ...], difference: Difference,
+    *, unit: str = _BITS, margin: str | None = None,
+) -> Claim:  # fmt: skip
+    compared = dict.fromkeys((*names, family.short, family.fixed[-1]))
+    return Claim(
+        id=f"{fact}{ending}_{family.task}", fact=fact, kind="order" if margin is None else "equality", unit=unit,
+        measure=f"{family.text.capitalize()}: {measure}", margin=margin, difference=difference,
+        experiments=tuple(map(family.experiment, compared)), control=_more_context(family),
+    )  # fmt: skip
+
+
+# --- spans stay short, at no loss ------------------------------------------------------------------------------
+
+
+def _far_below(family: Family, name: str, ending: str) -> Claim:
+    experiment = family.experiment(name)
+
+    def difference(runs: Runs) -> float:
+        record = runs[experiment]
+        return record.data["config"]["model"]["max_span"] / 4 - record.metric("mean_span")
+
+    measure = f"a quarter of the limit minus the mean span: {model_label(name)}"
+    return _claim(family, ending, "span_far_below_limit", measure, (name,), difference,
+                  unit="tokens")  # fmt: skip
+
+
+def _no_worse(family: Family, ending: str, fact: str, fixed: str, name: str) -> Claim:
+    margin, difference = _margin(family.margin), _less_bits(family, fixed, name)
+    measure = f"bits of {model_label(fixed)}, minus {model_label(name)}, plus the margin of {margin:g}"
+    return _claim(family, ending, fact, measure, (fixed, name), lambda runs: difference(runs) + margin)
+
+
+def _far_below_claims(family: Family) -> tuple[Claim, ...]:
+    return (
+        _far_below(family, family.widest, ""),
+        _far_below(family, family.from_max[1], "_from_max"),
+        _no_worse(
+            family, "_no_loss", "span_far_below_limit", family.fixed[-1], family.widest
+        ),
+        _no_worse(family, "_no_loss_from_max", "span_far_below_limit", *family.from_max),
+    )  # fmt: skip
+
+
+# --- over the limit ----------------------------------------------------------------------------------------------
+
+
+def _gains_more(family: Family) -> Claim:
+    """What a growing limit gives: the adaptive model's gain minus the fixed one's."""
+    fixed = _less_bits(family, family.fixed[0], family.fixed[-1])
+    adaptive = _less_bits(family, family.adaptive[0], family.adaptive[-1])
+    names = (family.fixed[0], family.adaptive[0], family.adaptive[-1])
+    measure = "bits that the largest limit gains on the smallest: adaptive minus fixed spans"
+    return _claim(family, "_gains_more", "adaptive_le_fixed", measure, names,
+                  lambda runs: adaptive(runs) - fixed(runs))  # fmt: skip
+
+
+def _growth(runs: Runs, family: Family, names: tuple[str, ...]) -> float:
+    first, last = (runs[family.experiment(name)].metric("flops") for name in (names[0], names[-1]))
+    return last / first - 1
+
+
+def _flat(family: Family) -> Claim:
+    margin = "flops_growth"
+    return Claim(
+        id=f"flops_flat_{family.task}", fact="flops_flat", kind="equality", unit="share", margin=margin,
+        measure=f"{family.text.capitalize()}: growth of operations from the smallest to the largest limit, adaptive "
+        "spans",
+        experiments=tuple(map(family.experiment, (
+            family.adaptive[0], family.adaptive[-1], family.fixed[0], family.fixed[-1],
+        ))),
+        difference=lambda runs: _growth(runs, family, family.adaptive),
+        control=Control(
+            statement="With fixed spans, operations grow by more than twice the margin",
+            difference=lambda runs: _growth(runs, family, family.fixed) - 2 * _margin(margin),
+        ),
+    )  # fmt: skip
+
+
+# --- layers, and dynamic spans -------------------------------------------------------------------------------------
+
+
+def upper_minus_lower(spans: np.ndarray) -> float:
+    """Mean span of the upper half of the layers minus that of the lower half [layers, H]; a middle layer is left out."""
+    half = len(spans) // 2
+    return float(spans[-half:].mean() - spans[:half].mean())
+
+
+def _upper_longer(family: Family, name: str, ending: str) -> Claim:
+    experiment = family.experiment(name)
+    return _claim(
+        family, ending, "low_layers_short",
+        f"mean span of the upper half of the layers minus the lower half: {model_label(name)}", (name,),
+        lambda runs: upper_minus_lower(runs[experiment].artifact()["spans"]), unit="tokens",
+    )  # fmt: skip
+
+
+def _dynamic(family: Family) -> tuple[Claim, ...]:
+    adaptive, dynamic = family.adaptive[-1], family.dynamic
+
+    def doublings(runs: Runs) -> float:
+        spans = (runs[family.experiment(name)].metric("mean_span") for name in (dynamic, adaptive))
+        return log2(next(spans) / next(spans))
+
+    return (
+        _claim(family, "_bits", "dynamic_equals_adaptive", "bits of adaptive minus dynamic spans",
+               (adaptive, dynamic), _less_bits(family, adaptive, dynamic), margin=family.margin),
+        _claim(family, "_span", "dynamic_equals_adaptive",
+               "mean span, dynamic over adaptive, in doublings", (adaptive, dynamic), doublings, unit="doublings",
+               margin="span_factor"),
+    )  # fmt: skip
+
+
+# --- printed ---------------------------------------------------------------------------------------------------------
+
+
+def _beats_transformer_xl(paper: Paper) -> bool:
+    """Fewer bits, parameters and operations in the printed cells."""
+    rows = paper.table("table2_enwik8").rows
+    ours = next(row for row in rows if row["model"].endswith("small"))
+    theirs = next(row for row in rows if row["model"] == "Transformer-XL" and row["layers"] == ours["layers"])
+    sizes = [
+        (float(row[column].removesuffix("M")) for row in (ours, theirs)) for column in ("params", "flops")
+    ]
+    return ours["test_bpb"] < theirs["test_bpb"] and all(next(pair) < next(pair) for pair in sizes)
+
+
+def _of(family: Family) -> tuple[Claim, ...]:
+    pairs = zip(family.fixed, family.adaptive, strict=True)
+    return (
+        *_far_below_claims(family),
+        *(_no_worse(family, f"_{fixed.partition('_')[2]}", "adaptive_le_fixed", fixed, adaptive)
+          for fixed, adaptive in pairs),
+        _gains_more(family),
+        _no_worse(family, "_from_max", "adaptive_le_fixed", *family.from_max),
+        _flat(family),
+        _upper_longer(family, family.adaptive[-1], ""),
+        _upper_longer(family, family.from_max[1], "_from_max"),
+        *_dynamic(family),
+    )  # fmt: skip
+
+
+_BEATS = Claim(
+    id="beats_txl_small_print",
+    fact="beats_txl_small",
+    kind="arithmetic",
+    measure="Printed cells of table 2: fewer bits, parameters and operations than the 12-layer Transformer-XL",
+    holds=_beats_transformer_xl,
+)
+# In the order of the facts.
+_ORDER = tuple(claim.id for claim in load_papers()[PAPER].claims)
+CLAIMS = tuple(
+    sorted((*(claim for family in FAMILIES for claim in _of(family)), _BEATS), key=lambda c: _ORDER.index(c.fact))
+)  # fmt: skip

@@ -1,0 +1,20 @@
+"""The chapter's live check: fresh small runs on the text of known entropy find what is out of a short span's sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attn.reproduction.live import Band
+from attn.reproduction.runner import LiveRun
+
+
+def _metric(name: str) -> Callable[[LiveRun], float]:
+    return lambda run: run.outcome.metrics[name].value
+
+
+_FIXED, _FROM_MAX = "copies/fixed_128", "copies/adaptive_128_from_max"
+BANDS = (
+    Band(_FIXED, "Fixed spans of 128 characters: bits per character", _metric("valid_bits"), 1.2),
+    Band(_FROM_MAX, "Adaptive spans from the maximum: bits per character", _metric("valid_bits"), 1.2),
+    Band(_FROM_MAX, "Mean span at the end, from a maximum of 128 characters", _metric("mean_span"), 116.0),
+)  # fmt: skip

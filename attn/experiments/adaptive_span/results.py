@@ -1,0 +1,233 @@
+"""What chapter 3 shows as tables and words of its records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+import numpy as np
+import torch
+
+from attn.data import registry
+from attn.data.language_text import GENERATED
+from attn.data.text import LETTERS
+from attn.experiments.adaptive_span.copies import CopiesConfig
+from attn.experiments.adaptive_span.figures import KIND_LABELS, best, by_kind_and_limit
+from attn.experiments.adaptive_span.runs import KINDS, SWITCHED, TASKS, budgets, names, span_config
+from attn.experiments.adaptive_span.tables import flops_findings
+from attn.reproduction.grid import Grid, Html, plain
+from attn.reproduction.records import Record
+
+Records = Sequence[Record]
+_NONE = Html('<p class="attn-note">no records yet</p>', "no records yet")
+
+
+def flops_table() -> Html:
+    """Every printed number of operations beside the stated rule."""
+    grid = Grid(plain("Multiply-adds for one token: the stated rule beside the print"),
+                ["Model, as the rule needs it", "Printed", "By the rule"])  # fmt: skip
+    for row in flops_findings():
+        grid.add([plain(row["row"]), plain(row["printed"]), plain(_operations(row["flops"]))])
+    return grid.render()
+
+
+def _operations(value: float) -> str:
+    return f"{value / 1e9:.1f}G" if value >= 1e9 else f"{value / 1e6:.1f}M"
+
+
+def saved_table(records: Records) -> Html:
+    """Operations that adaptive spans save, and time that they save, both against the fixed span of the same limit."""
+    found = by_kind_and_limit(records)
+    if not found:
+        return _NONE
+    grid = Grid(
+        plain("Operations saved and time saved in training, against a fixed span of the same limit; means over seeds"),
+        ["Limit S", "Spans", "Mean span", "Multiply-adds a token", "Tokens a second", "Operations saved", "Time saved"],
+    )  # fmt: skip
+    for limit in sorted({limit for rows in found.values() for limit in rows}):
+        rows = {kind: by_limit[limit] for kind, by_limit in found.items() if limit in by_limit}
+        for index, (kind, runs) in enumerate(rows.items()):
+            saved = _saved(runs, rows["fixed"]) if kind != "fixed" and "fixed" in rows else ("", "")
+            cells = [
+                KIND_LABELS[kind], f"{_mean(runs, 'mean_span'):.0f}", f"{_mean(runs, 'flops') / 1e6:.3g}M",
+                f"{_speed(runs):,.0f}", *saved,
+            ]  # fmt: skip
+            grid.add([None if index else plain(limit), *map(plain, cells)])
+    grid.notes = [plain("Tokens a second are of whole updates, on a machine that other runs share.")]
+    return grid.render()
+
+
+def _saved(runs: Records, fixed: Records) -> tuple[str, str]:
+    operations = 1 - _mean(runs, "flops") / _mean(fixed, "flops")
+    return f"{operations:.0%}", f"{1 - _speed(fixed) / _speed(runs):.0%}"
+
+
+def cache_table(runs: Mapping[str, Records]) -> Html:
+    """One text, three ways to read it: whole with the cache, in the rows of training, and block by block without.
+
+    Args:
+        runs: records by what they are called.
+    """
+    there = {name: records for name, records in runs.items() if records}
+    if not there:
+        return _NONE
+    grid = Grid(plain("Bits per symbol of the validation text by what may be looked at; means over seeds"),
+                ["Model", "In order, with the cache", "In the rows of training", "Without a cache"])  # fmt: skip
+    for name, records in there.items():
+        metrics = ("valid_bits", "valid_bits_as_trained", "valid_bits_without_cache")
+        grid.add([plain(name), *(plain(_spread(records, metric)) for metric in metrics)])
+    return grid.render()
+
+
+def runs_table(records: Records) -> Html:
+    """Every model over the limit S."""
+    if not records:
+        return _NONE
+    grid = Grid(plain("Spans and bits over the limit S; means and standard deviations over seeds"),
+                ["Limit S", "Spans", "Mean span", "Longest span", "Validation bits", "Test bits", "Seeds"])  # fmt: skip
+    found = by_kind_and_limit(records)
+    for limit in sorted({limit for rows in found.values() for limit in rows}):
+        rows = {kind: by_limit[limit] for kind, by_limit in found.items() if limit in by_limit}
+        for index, (kind, runs) in enumerate(rows.items()):
+            cells = [KIND_LABELS[kind], _spread(runs, "mean_span", 0), _spread(runs, "longest_span", 0),
+                     _spread(runs, "valid_bits"), _spread(runs, "test_bits"), str(len(runs))]  # fmt: skip
+            grid.add([None if index else plain(limit), *map(plain, cells)])
+    return grid.render()
+
+
+def near_and_far(records: Records) -> str:
+    """How far the nearest and the farthest looking head of a trained model look, in a sentence."""
+    record = best(records)
+    if record is None:
+        return "No records yet."
+    means = record.artifact()["attention_distance"]
+    low, high = (np.unravel_index(at, means.shape) for at in (means.argmin(), means.argmax()))
+    limit = record.data["config"]["model"]["max_span"]
+    return (
+        f"With a fixed span of {limit} tokens (seed {record.seed}), the nearest looking head, {_place(low)}, looks "
+        f"{means[low]:.0f} tokens back on average, the farthest looking one, {_place(high)}, {means[high]:.0f}; equal "
+        f"weight on all would give {(limit + 1) / 2:.0f}."
+    )
+
+
+def _place(at: tuple[int, ...]) -> str:
+    return f"head {at[1] + 1} of layer {at[0] + 1}"
+
+
+def span_words(records: Records) -> str:
+    """Where the spans of a family of models with adaptive spans end, in a sentence."""
+    found = by_kind_and_limit(records)
+    parts = []
+    for kind in ("adaptive", "from_max"):
+        for limit, runs in found.get(kind, {}).items():
+            parts.append(f"{_mean(runs, 'mean_span'):.0f} of {limit} ({KIND_LABELS[kind]})")
+    return f"Mean spans, ramp included: {', '.join(parts)}." if parts else "No records yet."
+
+
+def zeros_words(ours: Records, zeros: Records) -> str:
+    """What a cache of zeros changes, in a sentence."""
+    if not ours or not zeros:
+        return "No records yet."
+    return (
+        f"Validation bits {_spread(ours, 'valid_bits')} without a cache before the text, "
+        f"{_spread(zeros, 'valid_bits')} with zeros there; mean span {_spread(ours, 'mean_span', 0)} and "
+        f"{_spread(zeros, 'mean_span', 0)}."
+    )
+
+
+def _mean(records: Records, metric: str) -> float:
+    return fmean(record.metric(metric) for record in records)
+
+
+def _speed(records: Records) -> float:
+    return fmean(record.data["run"]["units_per_second"] for record in records)
+
+
+def _spread(records: Records, metric: str, digits: int = 3) -> str:
+    values = [record.metric(metric) for record in records]
+    more = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{more}"
+
+
+def compared(task: str) -> list[str]:
+    """Models of a family that differ in span, limit and start alone, and not in what is a deviation's effect."""
+    return [name for name in names(task) if name.startswith(tuple(KINDS)) and not name.endswith(SWITCHED)]
+
+
+def data_table() -> Html:
+    """What the runs of each family read, by profile."""
+    columns = ["Runs", "Profile", "Text", "Symbols", "Training", "Validation", "Test", "Licence"]
+    grid = Grid(plain("Texts: symbols in each split, and what a loss is counted in bits for"), columns)
+    for task in TASKS:
+        for index, (profile, budget) in enumerate(there(task).items()):
+            text = budget["text"]
+            name, symbols, licence = _corpus(text)
+            sizes = [
+                "all" if (size := text.get(f"{split}_size")) is None else f"{size:,}"
+                for split in ("train", "valid", "test")
+            ]
+            cells = [profile, name, symbols, *sizes, licence]
+            grid.add([None if index else plain(task), *map(plain, cells)])
+    return grid.render()
+
+
+def _corpus(text: Mapping[str, str]) -> tuple[str, str, str]:
+    """Title, representation and licence; a stand-in is called one."""
+    if text["corpus"] == GENERATED:
+        return "generated text of known entropy", "letters and marks", "none needed"
+    corpus = registry.get(text["corpus"])
+    stands = f", in the place of {corpus.stand_in_for}" if corpus.stand_in_for else ""
+    return corpus.title + stands, text["representation"], corpus.licence
+
+
+def there(task: str) -> Mapping[str, Mapping]:
+    """Budgets of a family that leave records."""
+    return {profile: budget for profile, budget in budgets(task).items() if profile != "ci"}
+
+
+def copy_distances() -> list[int]:
+    """How many tokens back the next letter of a copy lies, on the generated text."""
+    source = _copies().source
+    return [blocks * source.block_length - 1 for blocks in source.distances]
+
+
+def copy_floor() -> list[tuple[int, float]]:
+    """Limits of the generated text's models, and the least bits of any model that sees so many characters."""
+    budget = budgets("copies")["cpu"]
+    limits = {span_config("copies", budget, name).model.max_span for name in budget["models"]}
+    return [(limit, _copies().source.entropy_rate(limit)) for limit in sorted(limits)]
+
+
+def _copies() -> CopiesConfig:
+    budget = budgets("copies")["cpu"]
+    return span_config("copies", budget, next(iter(budget["models"])))
+
+
+def symbols(record: Record | None) -> list[str]:
+    """The character of each id of a record's text, for axes: a space is shown as one."""
+    if record is None:
+        return []
+    text = record.data["config"]["text"]
+    if text["corpus"] == GENERATED:
+        source = _copies().source
+        ids = range(source.vocab_size)
+        return [source.decode(torch.tensor([index])) for index in ids]
+    if text["representation"] == LETTERS:
+        return list(" abcdefghijklmnopqrstuvwxyz")
+    return [chr(index) for index in range(256)]
+
+
+def context_words(records: Records) -> str:
+    """What context is worth to fixed and to adaptive spans, in a sentence."""
+    found = by_kind_and_limit(records)
+    parts = []
+    for kind in ("fixed", "adaptive"):
+        rows = found.get(kind, {})
+        if len(rows) > 1:
+            first, last = min(rows), max(rows)
+            gain = _mean(rows[first], "valid_bits") - _mean(rows[last], "valid_bits")
+            side = "gains" if gain >= 0 else "loses"
+            parts.append(f"from S = {first} to {last}, {KIND_LABELS[kind]} {side} {abs(gain):.3f} bits")
+    if not parts:
+        return "No records yet."
+    return f"{'; '.join(parts)[:1].upper()}{'; '.join(parts)[1:]}. {span_words(records)}"

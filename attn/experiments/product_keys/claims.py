@@ -1,0 +1,220 @@
+"""Claims of the chapter on product-key memory, as tests on records of the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+from attn.experiments.product_keys.runs import BASE, PAPER, facts_id, flat_id, keys_id, position_id
+from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity
+from attn.reproduction.experiment import Claim, Control
+from attn.reproduction.facts import load_papers
+from attn.reproduction.records import Record
+
+Runs = Mapping[str, Record]
+_FACTS = load_papers()[PAPER]
+_PERPLEXITY = "perplexity per subword"
+_KEYS = tuple(row["n_keys"] for row in _FACTS.table("table2_batchnorm").rows)  # as printed
+_POSITIONS = tuple(row["position"] for row in _FACTS.table("table3_position").rows)
+
+
+def _row(memories: int, layers: int = 12) -> str:
+    return f"depth/d1024_l{layers}_m{memories}"
+
+
+def _slots(n_keys: int) -> str:
+    (row,) = [row["row"] for row in _FACTS.table("table2_batchnorm").rows if row["n_keys"] == n_keys]
+    return f"the memory that stands for {row} slots"
+
+
+def _reads_text(experiment: str) -> Control:
+    """The model uses what came before."""
+    return Control(
+        statement="The model costs less than the frequencies of subwords alone",
+        difference=lambda runs: (
+            runs[experiment].metric("unigram_perplexity_test") - perplexity(runs[experiment])
+        ),
+    )
+
+
+def _enough_lookups(*experiments: str) -> Control:
+    return Control(
+        statement=f"The validation text makes more than {LEAST_LOOKUPS} look-ups a slot",
+        difference=lambda runs: (
+            min(memory_metric(runs[one], "lookups_per_slot") for one in experiments) - LEAST_LOOKUPS
+        ),
+    )
+
+
+def _order(
+    claim: str, fact: str, measure: str, larger: str, smaller: str, of: Callable[[Record], float], unit: str,
+    control: Control, *more: str, headline: bool = False,
+) -> Claim:  # fmt: skip
+    """`of` the records of `larger` minus that of `smaller`; `more` are records that the control needs."""
+    return Claim(
+        id=claim, fact=fact, kind="order", measure=measure, unit=unit, headline=headline,
+        experiments=tuple(dict.fromkeys((smaller, larger, *more))),
+        difference=lambda runs: of(runs[larger]) - of(runs[smaller]), control=control,
+    )  # fmt: skip
+
+
+# --- table 1 -------------------------------------------------------------------------------------------------
+
+_DEPTH = _order(
+    "memory_beats_depth", "memory_beats_depth",
+    "Test perplexity: the model that stands for 24 layers without memory minus the one for 12 layers with one",
+    _row(0, layers=24), _row(1), perplexity, _PERPLEXITY,
+    Control(
+        statement="Without memory, 24 layers beat 12",
+        difference=lambda runs: perplexity(runs[_row(0)]) - perplexity(runs[_row(0, layers=24)]),
+    ),
+    _row(0), headline=True,
+)  # fmt: skip
+
+
+def _more(memories: int) -> Claim:
+    return _order(
+        f"more_memories_help_{memories}", "more_memories_help",
+        f"Test perplexity, the model that stands for 12 layers: with {memories - 1} memories minus with {memories}",
+        _row(memories - 1), _row(memories), perplexity, _PERPLEXITY, _reads_text(_row(memories - 1)),
+    )  # fmt: skip
+
+
+# --- table 2 -------------------------------------------------------------------------------------------------
+
+
+def _usage(record: Record) -> float:
+    return memory_metric(record, "usage")
+
+
+def _divergence(record: Record) -> float:
+    return memory_metric(record, "kl")
+
+
+def _gain(runs: Runs, n_keys: int) -> float:
+    """What batch norm adds to usage."""
+    return _usage(runs[keys_id(n_keys)]) - _usage(runs[keys_id(n_keys, batch_norm=False)])
+
+
+def _batch_norm() -> tuple[Claim, ...]:
+    small, large = _KEYS[0], _KEYS[-1]
+    plain, normed = keys_id(large, batch_norm=False), keys_id(large)
+    read = _enough_lookups(plain, normed)
+    ends = (keys_id(small), keys_id(small, batch_norm=False), normed, plain)
+    return (
+        _order("bn_usage_usage", "bn_usage", f"Usage of {_slots(large)}: with batch norm minus without",
+               normed, plain, _usage, "percent of slots", read),
+        _order("bn_usage_kl", "bn_usage", f"Divergence from uniform use of {_slots(large)}: without batch norm minus "
+               "with", plain, normed, _divergence, "nats", read),
+        _order("bn_usage_perplexity", "bn_usage", f"Test perplexity with {_slots(large)}: without batch norm minus "
+               "with", plain, normed, perplexity, _PERPLEXITY, _reads_text(plain)),
+        Claim(
+            id="bn_usage_more_so", fact="bn_usage", kind="order", unit="percent of slots", experiments=ends,
+            measure=f"What batch norm adds to usage: for {_slots(large)} minus for {_slots(small)}",
+            difference=lambda runs: _gain(runs, large) - _gain(runs, small), control=read,
+        ),
+    )  # fmt: skip
+
+
+def _larger(few: int, many: int) -> Claim:
+    return _order(
+        f"size_helps_{many}", "size_helps", f"Test perplexity: {_slots(few)} minus {_slots(many)}",
+        keys_id(few), keys_id(many), perplexity, _PERPLEXITY, _reads_text(keys_id(few)),
+    )  # fmt: skip
+
+
+RECALL_FACTS, RECALL_KEYS = 16384, (16, 32, 64, 128)
+
+
+def _recalls(few: int, many: int) -> Claim:
+    smaller, larger = (facts_id(RECALL_FACTS, f"keys{n_keys}") for n_keys in (few, many))
+    return _order(
+        f"size_helps_facts_{many}", "size_helps",
+        f"Bits stored of {RECALL_FACTS:,} key-value facts: with {many**2:,} slots minus with {few**2:,}",
+        larger, smaller, lambda record: record.metric("stored_bits"), "bits",
+        Control(
+            statement="The larger memory has stored something: more than a tenth of the table's bits",
+            difference=lambda runs: (
+                runs[larger].metric("stored_bits") - 0.1 * runs[larger].metric("table_bits")
+            ),
+        ),
+    )  # fmt: skip
+
+
+# --- table 3 -------------------------------------------------------------------------------------------------
+
+
+def _positions(claim: str, measure: str, difference: Callable[[Mapping[int, float]], float]) -> Claim:
+    """A claim on the perplexities by position."""
+    return Claim(
+        id=claim, fact="position_middle", kind="order", unit=_PERPLEXITY, measure=measure,
+        experiments=tuple(position_id(position) for position in _POSITIONS),
+        difference=lambda runs: difference(
+            {position: perplexity(runs[position_id(position)]) for position in _POSITIONS}
+        ),
+        control=_reads_text(position_id(_POSITIONS[0])),
+    )  # fmt: skip
+
+
+_FIRST, _TOP = _POSITIONS[0], _POSITIONS[-1]
+_PLACES = (
+    _positions(
+        "position_middle_first", f"Test perplexity: memory in layer {_FIRST} minus the worst of the other layers",
+        lambda at: at[_FIRST] - max(at[position] for position in _POSITIONS[1:]),
+    ),
+    _positions(
+        "position_middle_top", f"Test perplexity: memory in layer {_TOP} minus the best of the layers between",
+        lambda at: at[_TOP] - min(at[position] for position in _POSITIONS[1:-1]),
+    ),
+)  # fmt: skip
+
+
+# --- what is computed on trained memories --------------------------------------------------------------------
+
+_FLAT = tuple(flat_id(n_keys) for n_keys in (128, 256))
+
+
+def _multiplications(record: Record) -> float:
+    return memory_metric(record, "search_multiplications")
+
+
+def _microseconds(record: Record) -> float:
+    return 1e6 / record.data["run"]["units_per_second"]
+
+
+def _cheaper(claim: str, measure: str, of: Callable[[Record], float], unit: str) -> Claim:
+    smaller, larger = _FLAT
+    return _order(
+        f"product_vs_flat_speed_{claim}", "product_vs_flat_speed", measure, larger, keys_id(256), of, unit,
+        Control(
+            statement="With flat keys, four times as many slots cost more",
+            difference=lambda runs: of(runs[larger]) - of(runs[smaller]),
+        ),
+        smaller,
+    )  # fmt: skip
+
+
+_EXACT = Claim(
+    id="exact_search", fact="exact_search", kind="equality", margin="inexact_searches", unit="share of searches",
+    measure="Searches by halves, on queries of trained models, that do not find the k highest scores of all slots",
+    experiments=(BASE,),
+    difference=lambda runs: 1 - memory_metric(runs[BASE], "search_exact"),
+    control=Control(
+        statement="A search that keeps too few candidates of each half misses in more than half of the cases",
+        difference=lambda runs: 0.5 - memory_metric(runs[BASE], "short_search_exact"),
+    ),
+)  # fmt: skip
+
+CLAIMS = (
+    _DEPTH,
+    *(_more(memories) for memories in (1, 2, 3)),
+    *_batch_norm(),
+    *(_larger(few, many) for few, many in pairwise(_KEYS)),
+    *(_recalls(few, many) for few, many in pairwise(RECALL_KEYS)),
+    *_PLACES,
+    _EXACT,
+    _cheaper("counted", "Multiplications to search one query: flat keys minus product keys, equally many slots",
+             _multiplications, "multiply-accumulates"),
+    _cheaper("timed", "Training time of a token: flat keys minus product keys, equally many slots", _microseconds,
+             "microseconds"),
+)  # fmt: skip

@@ -1,0 +1,34 @@
+"""The chapter's live check: with a memory a table of facts is stored within a budget that is too short without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attn.experiments.product_keys.runs import facts_id
+from attn.reproduction.live import Band
+from attn.reproduction.runner import LiveRun
+
+
+def _metric(name: str) -> Callable[[LiveRun], float]:
+    return lambda run: run.outcome.metrics[name].value
+
+
+def _stored(run: LiveRun) -> float:
+    metrics = run.outcome.metrics
+    return metrics["stored_bits"].value / metrics["table_bits"].value
+
+
+LIVE_FACTS, LAYER = 2048, 2
+WITH, WITHOUT = facts_id(LIVE_FACTS, "keys32"), facts_id(LIVE_FACTS, "none")
+BANDS = (
+    Band(WITH, "Key-value facts with a memory: share recalled", _metric("recalled"), 0.9, above=True),
+    Band(WITH, "Share of the table's bits that are stored", _stored, 0.8, above=True),
+    Band(WITH, "Slots used, percent", _metric(f"usage_layer{LAYER}"), 80, above=True),
+    Band(
+        WITH,
+        "Searches by halves that miss a slot",
+        lambda run: 1 - _metric(f"search_exact_layer{LAYER}")(run),
+        1e-6,
+    ),
+    Band(WITHOUT, "The same facts without a memory: share recalled", _metric("recalled"), 0.9),
+)

@@ -1,0 +1,68 @@
+"""A text that the user supplies: the paper's 140 GB of news articles are not public."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from attn.data.download import data_folder
+from attn.data.errors import FileMissing
+from attn.data.language_text import SUBWORDS, LanguageText, TextConfig
+from attn.data.language_text import load as load_registered
+from attn.data.tokenisation import EOS, Tokeniser
+
+OWN = "own-text"
+_SPLITS = ("train", "valid", "test")
+
+
+def load(config: TextConfig, *, download: bool = True) -> LanguageText:
+    """The text of a config; the corpus "own-text" is read from $ATTN_DATA/own-text/{train,valid,test}.txt.
+
+    Raises:
+        ValueError: for an own text in other symbols than subwords, or shorter than asked for.
+        FileMissing: where a file of it is missing.
+        DataError: as `attn.data.language_text.load`.
+    """
+    return _own(config) if config.corpus == OWN else load_registered(config, download=download)
+
+
+@cache
+def _own(config: TextConfig) -> LanguageText:
+    if config.representation != SUBWORDS:
+        raise ValueError(f"representation must be {SUBWORDS!r} for {OWN}; got {config.representation!r}")
+    contents = {split: _read(split, config.sizes[split]) for split in _SPLITS}
+    lines = {split: _lines(content) for split, content in contents.items()}
+    tokeniser = Tokeniser.train(lines["train"], vocab_size=config.vocab_size)
+    splits, sizes = {}, {}
+    for split, some in lines.items():
+        ids = [token for line in tokeniser.encode_all(some) for token in (*line, EOS)]
+        splits[split] = torch.tensor(ids, dtype=torch.int32)
+        sizes[split] = sum(len(line.encode()) + 1 for line in some) / len(ids)
+    digests = {f"{OWN}/{split}": hashlib.sha256(content).hexdigest() for split, content in contents.items()}
+    return LanguageText(
+        splits=splits, vocab_size=tokeniser.vocab_size, title="a text of your own",
+        checksums={**digests, **tokeniser.checksums}, bytes_per_token=sizes, tokeniser=tokeniser,
+    )  # fmt: skip
+
+
+def _read(split: str, size: int | None) -> bytes:
+    folder = data_folder()
+    path = None if folder is None else folder / OWN / f"{split}.txt"
+    if path is None or not Path(path).is_file():
+        raise FileMissing(
+            f"{OWN}/{split}.txt is not below $ATTN_DATA: put train.txt, valid.txt and test.txt there, UTF-8, a "
+            "paragraph in each line"
+        )
+    content = path.read_bytes()
+    if size is not None and size > len(content):
+        raise ValueError(
+            f"{split}_size must be at most {len(content):,}, the bytes of {OWN}/{split}.txt; got {size:,}"
+        )
+    return content[:size]
+
+
+def _lines(content: bytes) -> list[str]:
+    return [line for line in content.decode("utf-8", "replace").splitlines() if line.strip()]

@@ -1,0 +1,81 @@
+"""What the conventions of public code do to what a token may know: the future, through the borders of chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+
+from attn.reformer import (
+    PAPER,
+    PUBLIC,
+    Convention,
+    default_buckets,
+    hash_vectors,
+    lsh_attention,
+    random_rotations,
+)
+
+CONVENTIONS: Mapping[str, Convention] = {
+    "the paper's definition": PAPER,
+    "all buckets of the window": PAPER._replace(same_bucket=False),
+    "public code": PUBLIC,
+}
+
+
+class Leak(NamedTuple):
+    """How much of the past a change of the last token moves, over draws."""
+
+    convention: str
+    least: float  # share of earlier tokens whose output changes
+    most: float
+
+
+def leaks(
+    *,
+    length: int = 256,
+    chunk_len: int = 16,
+    n_rounds: int = 4,
+    buckets_per_chunk: float = 2.0,
+    draws: int = 5,
+) -> list[Leak]:
+    """Share of earlier outputs that change with the last token, though attention is causal, by convention.
+
+    The last query is drawn anew, and with it its bucket: the tokens sorted behind it move by a place. Where a token may
+    look at all of its window, what it sees then changes too.
+
+    Args:
+        length: T.
+        chunk_len: m.
+        n_rounds: R.
+        buckets_per_chunk: 2 in the paper; 1 in public code.
+        draws: of queries, values and rotations.
+    """
+    found = []
+    for name, convention in CONVENTIONS.items():
+        shares = [
+            _leak(convention, length, chunk_len, n_rounds, buckets_per_chunk, draw) for draw in range(draws)
+        ]
+        found.append(Leak(name, min(shares), max(shares)))
+    return found
+
+
+def _leak(
+    convention: Convention, length: int, chunk_len: int, n_rounds: int, buckets_per_chunk: float, seed: int
+) -> float:
+    generator = torch.Generator().manual_seed(seed)
+    query, value = torch.randn(2, 1, 1, length, 16, generator=generator, dtype=torch.float64)
+    n_buckets = default_buckets(length, round(2 * chunk_len / buckets_per_chunk))
+    rotations = random_rotations(n_buckets, n_rounds=n_rounds, n_heads=1, head_dim=16, generator=generator)
+    outputs = []
+    for last in (query[:, :, -1], torch.randn(1, 1, 16, generator=generator, dtype=torch.float64)):
+        changed = torch.cat([query[:, :, :-1], last.unsqueeze(2)], dim=2)
+        buckets = hash_vectors(changed, rotations)
+        outputs.append(
+            lsh_attention(
+                changed, value, buckets, chunk_len=chunk_len, is_causal=True, convention=convention
+            )[0, 0, :-1]
+        )
+    moved = (outputs[0] - outputs[1]).abs().amax(-1) > 1e-9
+    return float(moved.double().mean())

@@ -1,0 +1,153 @@
+"""How memory and time grow: bytes that wait for the gradient over depth and length, and times of the benchmarks.
+
+Bytes are counted, here and now, and are the same on every machine. Times come from results/speed, where a benchmark was
+run on an idle machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from attn.attention import MultiHeadAttention
+from attn.experiments.reformer.complexity import peak_saved
+from attn.reformer import FullAttention, LSHAttention
+from attn.reproduction.speed import load_speed, of_benchmark
+from attn.reversible import ResidualBranch, ReversibleStack
+from attn.transformer import FeedForward
+
+DEPTHS = (1, 2, 4, 8, 16)
+LENGTHS = (512, 1024, 2048, 4096)
+
+
+def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
+    """The power of the sizes that values follow: the slope of a line through their logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+
+
+# --- memory ----------------------------------------------------------------------------------------------------
+
+
+class Growth(NamedTuple):
+    """One way to compute, over sizes."""
+
+    name: str
+    sizes: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @property
+    def exponent(self) -> float:
+        """Of the sizes."""
+        return exponent(self.sizes, self.values)
+
+
+def memory_over_depth(
+    depths: Sequence[int] = DEPTHS, *, length: int = 128, d_model: int = 32
+) -> list[Growth]:
+    """Bytes that wait for the gradient in stacks of attention and feed-forward, kept, reversible, and in chunks."""
+    ways = {
+        "activations kept": {"keep_activations": True},
+        "reversible": {},
+        "reversible, feed-forward in 8 chunks": {"chunks": 8},
+    }
+    inputs = torch.randn(1, length, d_model, generator=torch.Generator().manual_seed(0))
+    return [
+        Growth(name, tuple(depths), tuple(peak_saved(_stack(n, d_model, **how), inputs) for n in depths))
+        for name, how in ways.items()
+    ]
+
+
+def _stack(depth: int, d_model: int, *, keep_activations: bool = False, chunks: int = 1) -> nn.Module:
+    def branch(sublayer: nn.Module, chunks: int = 1) -> ResidualBranch:
+        return ResidualBranch(sublayer, d_model=d_model, chunks=chunks)
+
+    blocks = [
+        [
+            branch(FullAttention(d_model=d_model, n_heads=2, shared_qk=False)),
+            branch(FeedForward(d_model=d_model, d_ff=8 * d_model), chunks),
+        ]
+        for _ in range(depth)
+    ]
+    return ReversibleStack(blocks, keep_activations=keep_activations)
+
+
+class _KeepsWeights(nn.Module):
+    """Attention whose weights wait for the gradient, as they do without a fused kernel."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.attention = MultiHeadAttention(d_model=d_model, n_heads=1)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.attention(inputs, is_causal=True, need_weights=True).output
+
+
+def memory_over_length(lengths: Sequence[int] = LENGTHS, *, d_model: int = 16) -> list[Growth]:
+    """Bytes that wait for the gradient of one attention over the length of a sequence."""
+    sizes = {"d_model": d_model, "n_heads": 1}
+    ways = {
+        "full, weights kept": _KeepsWeights(d_model),
+        "full, fused kernel": FullAttention(**sizes, shared_qk=False),
+        "LSH, 2 rounds": LSHAttention(**sizes, chunk_len=64, n_rounds=2),
+    }
+    generator = torch.Generator().manual_seed(0)
+    inputs = {length: torch.randn(1, length, d_model, generator=generator) for length in lengths}
+    return [
+        Growth(name, tuple(lengths), tuple(peak_saved(module, inputs[length]) for length in lengths))
+        for name, module in ways.items()
+    ]
+
+
+# --- time ------------------------------------------------------------------------------------------------------
+
+
+def benchmark_times(results: Path, benchmark: str, name: str = "cpu") -> Mapping[str, Mapping[str, float]]:
+    """Median seconds by row and variant, the heap kept, of the benchmark's result of that name; nothing without one."""
+    found, _ = load_speed(results)
+    rows = [
+        row
+        for result in of_benchmark(found, benchmark)
+        if Path(result.path).stem == name
+        for row in result.data["rows"]
+        if row["heap"] == "kept"
+    ]
+    return {row["name"]: {v["name"]: v["seconds"] for v in row["variants"]} for row in rows}
+
+
+# Names in the results of benchmarks.lsh and benchmarks.reversible.
+_HASHED, _SDPA = "attn.kernels.lsh", "causal SDPA"
+_REVERSED, _KEPT = "attn.reversible", "activations kept"
+
+
+def time_over_length(results: Path) -> list[Growth]:
+    """Microseconds a token of attention over length, hashed and full, from `benchmarks.lsh`."""
+    points: dict[str, dict[int, float]] = {}
+    for row, variants in benchmark_times(results, "lsh").items():
+        length, _, rest = row.partition(", ")
+        if not length.isdigit():
+            continue  # a row that compares at another length
+        if _HASHED in variants:
+            points.setdefault(f"LSH, {rest}", {})[int(length)] = variants[_HASHED]
+        if _SDPA in variants:
+            points.setdefault("full, fused kernel", {})[int(length)] = variants[_SDPA]
+    return [
+        Growth(name, tuple(sorted(at)), tuple(1e6 * at[length] / length for length in sorted(at)))
+        for name, at in points.items()
+    ]
+
+
+def time_over_depth(results: Path) -> list[Growth]:
+    """Milliseconds of a step over depth, activations kept and not, from `benchmarks.reversible`."""
+    points: dict[str, dict[int, float]] = {}
+    for row, variants in benchmark_times(results, "reversible").items():
+        for name, label in ((_KEPT, "activations kept"), (_REVERSED, "reversible")):
+            points.setdefault(label, {})[int(row.split()[0])] = variants[name]
+    return [
+        Growth(name, tuple(sorted(at)), tuple(1e3 * at[depth] for depth in sorted(at)))
+        for name, at in points.items()
+    ]
