@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from attn.experiments.product_keys.concepts import Costs, Halves
-from attn.experiments.product_keys.tables import memory_metric, perplexity, use
+from attn.experiments.product_keys.tables import perplexity, use
 from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below, nothing_yet
 from attn.reproduction.records import Record
 
@@ -80,10 +80,11 @@ def _points(axes: Axes, groups: Mapping[float, Seeds], value: Value, **style) ->
     means = {}
     for x, seeds in groups.items():
         found = [number for record in seeds if (number := value(record)) is not None]
-        axes.plot([x] * len(found), found, linestyle="", markersize=3, alpha=0.6, **(style | {"label": None}))
+        marks = style | {"label": None, "linestyle": "", "markersize": 3, "alpha": 0.6}
+        axes.plot([x] * len(found), found, **marks)
         if found:
             means[x] = float(np.mean(found))
-    axes.plot(list(means), list(means.values()), markersize=4, linewidth=1.2, **style)
+    axes.plot(list(means), list(means.values()), **({"markersize": 4, "linewidth": 1.2} | style))
 
 
 def _empty(groups: Mapping[object, Seeds]) -> bool:
@@ -289,8 +290,3 @@ def capacity(series: Mapping[str, Mapping[float, Seeds]]) -> Figure:
     axes.set(xlabel="thousand bits in the table", ylabel="thousand bits stored")
     legend_below(drawing, axes)
     return drawing
-
-
-def lookups(record: Record) -> float:
-    """Look-ups a slot of the evaluation."""
-    return memory_metric(record, "lookups_per_slot")

@@ -229,7 +229,7 @@ def _text_config(model: PrintedModel, budget: Mapping[str, Any]) -> TextRunConfi
         text=TextConfig(**text),
         model=trunk(model, budget),
         training=TrainingConfig(
-            max_steps=training["steps"],
+            max_steps=training["steps"][model.id.split("/")[0]],
             batch_size=training["n_rows"] * training["block"],
             optimizer="adam",
             betas=(0.9, 0.98),

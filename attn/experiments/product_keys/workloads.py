@@ -197,7 +197,7 @@ class MemoryTextWorkload(TextWorkload):
         return Outcome(metrics, arrays)
 
     def _cost(self, split: str, bits: float) -> dict[str, Metric]:
-        size = self.text.bytes_per_token[split]
+        size = self.text.bytes_per_token.get(split, 1.0)  # a generated text has one byte a token
         part = "part of the training text that was read" if split == "train" else f"{split} text"
         where = (
             f"over the {part}, in segments of {self.config.block} tokens, each from its start, after training"

@@ -1,0 +1,369 @@
+"""Tables, claims, figures and words of chapter 5, from what they compute and from made-up records."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attn.experiments.product_keys import CHAPTER, concepts, figures, results, runs
+from attn.experiments.product_keys.live import BANDS
+from attn.experiments.product_keys.tables import TABLES, perplexity
+from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
+from attn.reproduction.effects import effect_text
+from attn.reproduction.experiment import Exact, Measured, config_dict
+from attn.reproduction.facts import load_papers
+from attn.reproduction.records import Record, pack_arrays
+from attn.reproduction.scoreboard import ChapterState
+from tests.reproduction.toy import record_data
+
+FACTS = load_papers()[runs.PAPER]
+NOISE = (0.0, 0.02, -0.01, 0.015, -0.02)
+TEXT = {
+    "perplexity_test": 30.0, "perplexity_valid": 31.0, "perplexity_train": 25.0, "bits_per_byte_test": 1.5,
+    "unigram_perplexity_test": 600.0, "inference_tokens_per_second": 5000.0,
+}  # fmt: skip
+MEMORY = {
+    "usage": 90.0, "kl": 0.7, "unweighted_kl": 0.6, "lookups_per_slot": 50.0, "search_multiplications": 4096.0,
+    "search_exact": 1.0, "short_search_exact": 0.02,
+}  # fmt: skip
+
+
+def record(experiment, seed=0, *, folder=Path(), arrays=None, speed=1000.0, **metrics):
+    """A run; metrics of its memory, if it has one, are named without the layer."""
+    config = CHAPTER.experiment(experiment).configs["cpu"]
+    places = config.model.memories
+    values = dict(TEXT) if not experiment.startswith("facts") else {}
+    values |= {f"{name}_layer{place}": value for name, value in MEMORY.items() for place in places}
+    for name, value in metrics.items():
+        values |= {f"{name}_layer{place}": value for place in places} if name in MEMORY else {name: value}
+    data = record_data(runs.PAPER, experiment, seed, values, config=config_dict(config))
+    data["run"] |= {"units_per_second": speed, "parameters": 1000}
+    path = folder / f"seed{seed}.json"
+    if arrays is not None:
+        path.with_suffix(".npz").write_bytes(pack_arrays(arrays))
+    return Record(path, data | {"artifact": None if arrays is None else {"file": f"seed{seed}.npz"}})
+
+
+def seeds_of(experiment, count=3, **metrics):
+    """Seeds that differ a little in their perplexity and usage."""
+    found = []
+    for seed in range(count):
+        own = dict(metrics)
+        for name in ("perplexity_test", "usage", "kl", "stored_bits"):
+            if name in own:
+                own[name] += NOISE[seed]
+        found.append(record(experiment, seed, **own))
+    return found
+
+
+def verdicts(records):
+    return {claim.id: judge(claim, FACTS, records, lambda record: False) for claim in CHAPTER.claims}
+
+
+def like_the_paper():
+    """Runs with the numbers that the facts state, and more slots that store more facts."""
+    records = []
+    for row in FACTS.table("table1").rows:
+        if row["test_ppl"] is not None:
+            records += seeds_of(runs.table1_id(row), 5, perplexity_test=row["test_ppl"])
+    for row in FACTS.table("table2_batchnorm").rows:
+        for on, side in ((True, "bn"), (False, "no_bn")):
+            cells = {
+                "perplexity_test": row[f"ppl_{side}"],
+                "usage": row[f"usage_{side}"],
+                "kl": row[f"kl_{side}"],
+            }
+            records += seeds_of(runs.keys_id(row["n_keys"], on), **cells)
+    for row in FACTS.table("table3_position").rows:
+        if runs.position_id(row["position"]) != runs.BASE:
+            records += seeds_of(runs.position_id(row["position"]), perplexity_test=row["ppl"])
+    for n_keys, cost, speed in ((128, 2.0**14, 800.0), (256, 2.0**16, 300.0)):
+        for seed in range(3):
+            rate = speed + seed
+            records.append(record(runs.flat_id(n_keys), seed, search_multiplications=cost, speed=rate))
+    for n_keys in (16, 32, 64, 128):
+        name = runs.facts_id(16384, f"keys{n_keys}")
+        records += seeds_of(name, stored_bits=700.0 * n_keys, table_bits=98304.0)
+    return records
+
+
+# --- tables ----------------------------------------------------------------------------------------------------
+
+
+def test_every_table_has_a_view_and_every_column_a_rule():
+    assert [view.id for view in TABLES] == [table.id for table in FACTS.tables]
+    for view in TABLES:
+        declared = [*view.label_columns, *view.settings, *view.cells]
+        assert sorted(declared) == sorted(FACTS.table(view.id).columns)
+        labels = [view.label(row) for row in FACTS.table(view.id).rows]
+        assert len(set(labels)) == len(labels)
+
+
+@pytest.mark.parametrize("view", TABLES, ids=lambda view: view.id)
+def test_cells_are_filled_by_experiments_of_their_table(view):
+    for row in FACTS.table(view.id).rows:
+        for rule in view.cells.values():
+            if isinstance(rule, Exact):
+                assert rule.compute(row) == row["slots"]
+            elif (experiment := rule.experiment(row)) is not None:
+                assert isinstance(rule, Measured) and view.id in CHAPTER.experiment(experiment).tables
+
+
+def test_cells_hold_what_the_records_say():
+    state = ChapterState(CHAPTER, like_the_paper())
+    for table in ("table2_batchnorm", "table3_position"):
+        for line in state.table(table)["rows"]:
+            for cell in line["cells"]:
+                if cell["kind"] == "measured" and (table, cell["column"]) == (
+                    "table2_batchnorm",
+                    "usage_no_bn",
+                ):
+                    assert cell["values"]["cpu"] == pytest.approx(cell["paper"], abs=0.01)
+    first = state.table("table1")["rows"][1]["cells"][-1]
+    assert first["paper"] == 15.6 and first["values"]["cpu"] == pytest.approx(15.6, abs=0.01)
+
+
+def test_usage_is_left_out_where_look_ups_are_few():
+    few = [record(runs.BASE, lookups_per_slot=9.9)]
+    rows = ChapterState(CHAPTER, few).table("table3_position")["rows"]
+    cells = {cell["column"]: cell["values"] for cell in rows[4]["cells"]}
+    assert cells["ppl"] == {"cpu": 30.0} and cells["usage_percent"] == cells["kl"] == {}
+
+
+# --- claims ----------------------------------------------------------------------------------------------------
+
+
+def test_every_claim_of_the_paper_is_tested():
+    assert {claim.fact for claim in CHAPTER.claims} == {fact.id for fact in FACTS.claims}
+    assert not any(claim.kind == "arithmetic" for claim in CHAPTER.claims), "printed cells are unverified"
+
+
+def test_claims_hold_on_numbers_like_the_paper_s():
+    found = {name: verdict.verdict for name, verdict in verdicts(like_the_paper()).items()}
+    # in print, too, the smaller memories gain from size, so nothing is left out
+    assert found == dict.fromkeys(found, HOLDS)
+
+
+def changed(experiment, **metrics):
+    """The paper's numbers, with one experiment's changed."""
+    kept = [r for r in like_the_paper() if r.data["experiment"] != experiment]
+    return kept + seeds_of(experiment, 5, **metrics)
+
+
+@pytest.mark.parametrize(
+    ("claim", "experiment", "metrics"),
+    [
+        ("memory_beats_depth", "depth/d1024_l12_m1", {"perplexity_test": 16.5}),
+        ("more_memories_help_2", "depth/d1024_l12_m2", {"perplexity_test": 15.9}),
+        ("bn_usage_usage", runs.keys_id(1024), {"usage": 20.0}),
+        ("bn_usage_kl", runs.keys_id(1024), {"kl": 3.0}),
+        ("bn_usage_more_so", runs.keys_id(128, False), {"usage": 10.0}),
+        ("size_helps_768", runs.keys_id(768), {"perplexity_test": 20.5}),
+        ("position_middle_first", runs.position_id(3), {"perplexity_test": 22.0}),
+        ("position_middle_top", runs.position_id(6), {"perplexity_test": 19.0}),
+        ("exact_search", runs.BASE, {"search_exact": 0.99}),
+        ("product_vs_flat_speed_counted", runs.keys_id(256), {"search_multiplications": 2.0**17}),
+    ],
+)
+def test_claims_fail_on_other_numbers(claim, experiment, metrics):
+    assert verdicts(changed(experiment, **metrics))[claim].verdict == FAILS
+
+
+@pytest.mark.parametrize(
+    ("claim", "experiment", "metrics"),
+    [
+        ("memory_beats_depth", "depth/d1024_l12_m0", {"perplexity_test": 15.9}),  # depth does nothing
+        ("bn_usage_usage", runs.keys_id(1024), {"lookups_per_slot": 5.0}),
+        ("exact_search", runs.BASE, {"short_search_exact": 0.9}),
+        (
+            "size_helps_facts_128",
+            runs.facts_id(16384, "keys128"),
+            {"stored_bits": 100.0, "table_bits": 98304.0},
+        ),
+    ],
+)
+def test_without_the_control_nothing_is_said(claim, experiment, metrics):
+    assert verdicts(changed(experiment, **metrics))[claim].verdict == NOT_TESTED
+
+
+def test_a_deviation_s_effect_is_told():
+    records = {
+        runs.BASE: [record(runs.BASE)],
+        runs.VALUE_RATE: [record(runs.VALUE_RATE, perplexity_test=33.0)],
+    }
+    (effect,) = CHAPTER.effects
+    assert effect.deviation in {deviation.id for deviation in FACTS.deviations}
+    text = effect_text(effect, lambda name, profile: records[name] if profile == "cpu" else [])
+    assert "30 per subword (1 seed) here, 33 per subword" in text
+
+
+def test_bands_name_live_experiments():
+    live = {e.id for e in CHAPTER.experiments if "ci" in e.configs}
+    assert {band.experiment for band in BANDS} == live
+
+
+# --- what is computed ------------------------------------------------------------------------------------------
+
+
+def test_the_drawn_search_is_one():
+    found = concepts.halves()
+    assert (np.diff(found.left) <= 0).all() and (np.diff(found.right) <= 0).all()
+    assert (
+        found.best.sum() == 5
+        and (found.best <= found.needed).all()
+        and (found.needed <= found.candidates).all()
+    )
+    np.testing.assert_allclose(np.sort(found.sums[found.best]), np.sort(found.sums.ravel())[-5:], rtol=1e-6)
+    texts = [text.get_text() for text in figures.halves(found).axes[0].texts]
+    assert texts[:2] == [f"{number:.1f}" for number in found.sums[0, :2]]
+
+
+def test_counts_are_those_of_the_facts():
+    assert all(item.stated == item.counted for item in concepts.counted_facts())
+    assert "✗" not in repr(results.counted_table())
+    assert concepts.needed_sums(32) == 119
+    found = concepts.costs((4, 8), key_dim=6, topk=2)
+    assert found.flat.tolist() == [96, 384] and found.product.tolist() == [28, 52]
+    assert len(figures.costs(found).axes[0].lines) == 2
+
+
+def test_the_bound_on_the_divergence_is_checked():
+    rows = FACTS.table("table2_batchnorm").rows
+    assert concepts.bound_violations(rows) == []
+    assert concepts.bound_violations([{**rows[-1], "kl_bn": 0.1}]) == ["1M, bn"]
+    assert concepts.even_use(8, 2) == pytest.approx((0.25, np.log(4)))
+
+
+def test_a_forward_pass_is_counted():
+    cpu = {name: CHAPTER.experiment(f"depth/d1024_l12_m{name}").configs["cpu"] for name in (0, 1)}
+    plain, memory = (
+        concepts.multiplications(config.model, vocab_size=10, block=8) for config in cpu.values()
+    )
+    model = cpu[1].model
+    replaced = 2 * model.d_model * model.d_ff
+    size = model.memory
+    width = size.n_heads * size.key_dim
+    added = model.d_model * width + size.n_keys * width + size.n_heads * size.topk * model.d_model
+    assert memory == plain - replaced + added
+    assert memory < plain, "the memory is cheaper than what it replaces"
+
+
+# --- figures and words -----------------------------------------------------------------------------------------
+
+
+def test_depth_has_a_line_for_each_number_of_memories():
+    groups = {0: {3: seeds_of("depth/d1024_l12_m0"), 6: seeds_of("depth/d1024_l24_m0")},
+              1: {3: seeds_of("depth/d1024_l12_m1"), 6: []}}  # fmt: skip
+    drawing = figures.depth(groups)
+    assert [text.get_text() for text in drawing.legends[0].texts] == ["no memory", "1 memory"]
+    assert sum(len(line.get_xdata()) == 3 for line in drawing.axes[0].lines) == 3  # seeds of each cell
+
+
+def test_sweeps_show_every_seed_and_the_bound():
+    groups = {"with": {16: seeds_of(runs.BASE), 64: seeds_of(runs.keys_id(1024), lookups_per_slot=3.0)}}
+    drawing = figures.sweeps(groups, xlabel="slots", bound=True, level=seeds_of(runs.WITHOUT))
+    top, usage, divergence = drawing.axes
+    assert top.lines[-1].get_ydata()[0] == pytest.approx(30)
+    assert [list(line.get_xdata()) for line in usage.lines][1] == [], "too few look-ups to be shown"
+    assert divergence.lines[-1].get_ydata()[0] == pytest.approx(np.log(100 / 90))
+
+
+def test_speed_and_flat_keys_are_drawn_from_records():
+    drawing = figures.speed({"a": seeds_of(runs.BASE), "b": [], "c": seeds_of(runs.WITHOUT)})
+    assert [text.get_text() for text in drawing.legends[0].texts] == ["a", "c"]
+    flat = figures.flat_and_product({"flat": {16: [record(runs.flat_id(128), speed=500.0)]}})
+    assert flat.axes[1].lines[-1].get_ydata()[0] == 2000
+
+
+def arrays(layer=5):
+    return {
+        f"curve_layer{layer}": np.linspace(3, 0, 16), f"map_layer{layer}": np.ones((4, 4)),
+        f"slots_layer{layer}": np.array([130]), f"words_layer{layer}": np.array([["▁the", "▁a", "x", "y"]]),
+        f"shares_layer{layer}": np.array([[0.5, 0.25, 0.1, 0.001]]),
+    }  # fmt: skip
+
+
+def test_what_is_kept_of_a_memory_is_drawn_and_listed(tmp_path):
+    kept = [record(runs.BASE, folder=tmp_path, arrays=arrays())]
+    drawing = figures.usage_curves({"with batch norm": kept, "without": []})
+    assert [axes.get_title() for axes in drawing.axes] == ["", "with batch norm"]
+    said = repr(results.words_table(kept))
+    assert "·the 50%, ·a 25%, x 10%" in said and "y" not in said.split("x 10%")[1].split("\n")[0]
+    assert "1, 2" in said  # slot 130 of 128 sub-keys a side
+
+
+def test_losses_on_a_short_text_are_drawn():
+    history = [{"step": 0, "seen": 0, "train_loss": None, "bits_per_token": 9.0},
+               {"step": 1, "seen": 512, "train_loss": np.log(2) * 8, "bits_per_token": 8.5}]  # fmt: skip
+    data = record(runs.BASE)
+    data.data["history"] = history
+    lines = figures.memorising({"memory": [data]}).axes[0].lines
+    assert [float(line.get_ydata()[0]) for line in lines] == pytest.approx([8.0, 8.5])
+
+
+def test_facts_are_drawn_with_their_levels():
+    by_slots = {"product keys": {n * n: seeds_of(runs.facts_id(16384, f"keys{n}"), stored_bits=50.0 * n, table_bits=98304.0)
+                                 for n in (16, 32)}}  # fmt: skip
+    level = seeds_of(runs.facts_id(16384, "none"), stored_bits=100.0, table_bits=98304.0)
+    axes = figures.stored(by_slots, {"no memory": level}).axes[0]
+    dotted = next(line for line in axes.lines if line.get_label() == "a fact in every slot")
+    assert dotted.get_ydata().tolist() == pytest.approx([256 * 6 / 1000, 1024 * 6 / 1000])
+    series = {"memory": {4096: seeds_of(runs.facts_id(4096, "keys64"), stored_bits=9.0, table_bits=24576.0)}}
+    diagonal = figures.capacity(series).axes[0].lines[-1]
+    assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+
+
+EMPTY = {
+    "depth": lambda: figures.depth({0: {3: []}}),
+    "sweeps": lambda: figures.sweeps({"x": {1: []}}, xlabel="x"),
+    "flat": lambda: figures.flat_and_product({"x": {1: []}}),
+    "speed": lambda: figures.speed({"x": []}),
+    "usage": lambda: figures.usage_curves({"x": []}),
+    "memorising": lambda: figures.memorising({"x": []}),
+    "stored": lambda: figures.stored({"x": {1: []}}, {}),
+    "capacity": lambda: figures.capacity({"x": {1: []}}),
+}
+
+
+@pytest.mark.parametrize("draw", EMPTY.values(), ids=EMPTY)
+def test_without_records_figures_say_so(draw):
+    assert [text.get_text() for text in draw().texts] == ["no records yet"]
+
+
+def test_words_are_made_from_records():
+    shallow, deep = "depth/d1024_l12_m1", "depth/d1024_l24_m0"
+    records = {
+        shallow: [record(shallow, inference_tokens_per_second=9000.0)],
+        deep: [record(deep, perplexity_test=32.0)],
+    }
+    (line,) = results.depth_words(records, shallow, deep)
+    assert "of 30.0, less than the 32.0" in line and "1.80 times" in line
+    (line,) = results.search_words([record(runs.BASE)])
+    assert "100.0000%" in line and "2.0%" in line
+    (line,) = results.memorising_words({"memory": [record(runs.BASE)], "none": []})
+    assert line == "memory: perplexity 25.0 on text it was trained on, 31.0 on text it was not."
+    fact = record(runs.facts_id(16384, "none"), stored_bits=500.0, table_bits=1000.0, recalled=0.4)
+    (line,) = results.facts_words({"no memory": [fact]})
+    assert line.startswith("no memory: 50% of the table's 1,000 bits, 0.50 bits a parameter, 40%")
+    for empty in (results.depth_words({}, shallow, deep), results.search_words([]), results.facts_words({}),
+                  results.memorising_words({})):  # fmt: skip
+        assert empty == ["No records yet."]
+
+
+def test_the_use_table_leaves_out_what_may_be_chance():
+    found = repr(
+        results.use_table({"much": [record(runs.BASE)], "little": [record(runs.BASE, lookups_per_slot=2.0)]})
+    )
+    assert "90.0" in found and "not interpreted" in found and found.count("0.70") == 1
+
+
+def test_baselines_stand_with_and_without_records():
+    names = ("depth/d1024_l12_m0", "depth/d1024_l12_m1")
+    table = repr(results.baselines_table(CHAPTER, {names[0]: [record(names[0])], names[1]: []}))
+    config = CHAPTER.experiment(names[1]).configs["cpu"]
+    assert f"{results._sizes(config)[0]:,}" in table and "30.0" in table and "5,000" in table
+    assert perplexity(record(names[0])) == 30.0
+
+
+def test_no_benchmark_yet_is_said():
+    assert repr(results.speed_tables([])) == "Not measured yet."
