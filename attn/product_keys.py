@@ -1,7 +1,8 @@
 """Product-key memory: a layer with many values, few of which are read (Lample et al. 2019, arXiv:1907.05242).
 
 Pure functions for the mathematics of Sec. 3 come first, as the paper states it; `attn.kernels.product_keys` has faster
-ones with the same signatures and results. The modules that hold parameters follow.
+ones with the same signatures and results. The modules that hold parameters follow. Numbers of sections and equations
+are from memory, since no copy of the paper could be consulted; what the layer does was checked against the public code.
 
 Shapes: B batch, T length, D `d_model`, N queries (the B T positions less padding), H heads, E `key_dim` (the paper's
 d_q), n `n_keys`, K = n * n slots, k `topk`, V `value_dim`. Slot s has the left sub-key s // n and the right one s % n.

@@ -223,17 +223,17 @@ def _grown(config: TrunkConfig, name: str, wanted: int) -> TrunkConfig:
 
 
 def _text_config(model: PrintedModel, budget: Mapping[str, Any]) -> TextRunConfig:
-    training = {**budget["training"], **model.undone}
+    task, training = model.id.split("/")[0], {**budget["training"], **model.undone}
     text = budget["text"] | (budget["small_text"] if model.small_text else {})
     return TextRunConfig(
         text=TextConfig(**text),
         model=trunk(model, budget),
         training=TrainingConfig(
-            max_steps=training["steps"][model.id.split("/")[0]],
+            max_steps=training["steps"][task],
             batch_size=training["n_rows"] * training["block"],
             optimizer="adam",
             betas=(0.9, 0.98),
-            lr=training["lr"] * training["warmup_steps"] ** 0.5,  # lr is the highest rate
+            lr=training["lr"][task] * training["warmup_steps"] ** 0.5,  # lr is the highest rate
             schedule="inverse_sqrt",
             warmup_steps=training["warmup_steps"],
             eval_every=training["evaluate_every"],
