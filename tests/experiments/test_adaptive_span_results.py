@@ -245,8 +245,8 @@ def test_zeros_take_weight_from_what_is_there():
 def test_the_floor_falls_until_all_copies_are_in_sight():
     floor = dict(results.copy_floor())
     assert list(floor) == [32, 64, 128, 256, 512]
-    assert floor[32] > floor[64] > floor[128] == floor[512]
-    assert max(results.copy_distances()) < 128
+    assert floor[32] > floor[64] == floor[512]  # two layers see twice as far
+    assert max(results.copy_distances()) < 2 * 64
 
 
 def test_symbols_are_those_of_the_text():

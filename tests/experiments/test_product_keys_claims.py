@@ -215,7 +215,7 @@ def test_the_drawn_search_is_one():
     )
     np.testing.assert_allclose(np.sort(found.sums[found.best]), np.sort(found.sums.ravel())[-5:], rtol=1e-6)
     texts = [text.get_text() for text in figures.halves(found).axes[0].texts]
-    assert texts[:2] == [f"{number:.1f}" for number in found.sums[0, :2]]
+    assert texts[:2] == [f"{number:.1f}" for number in found.sums[0, :2]] and "-0.0" not in texts
 
 
 def test_counts_are_those_of_the_facts():
@@ -354,6 +354,7 @@ def test_the_use_table_leaves_out_what_may_be_chance():
     found = repr(
         results.use_table({"much": [record(runs.BASE)], "little": [record(runs.BASE, lookups_per_slot=2.0)]})
     )
+    assert repr(results.use_table({"none": []})) == "No records yet."
     assert "90.0" in found and "not interpreted" in found and found.count("0.70") == 1
 
 

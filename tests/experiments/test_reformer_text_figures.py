@@ -181,11 +181,26 @@ def test_table_4_has_a_model_for_each_row_that_can_be_trained():
         lambda: text_figures.rounds({"lsh1": []}),
         lambda: text_figures.context({}),
         lambda: text_figures.step_times({"standard": []}),
-        lambda: text_figures.growths([], xlabel="", ylabel=""),
     ],
 )
 def test_without_records_figures_say_so(draw):
     assert [text.get_text() for text in draw().texts] == ["no records yet"]
+
+
+def test_without_a_benchmark_its_figure_says_so():
+    drawing = text_figures.growths([], xlabel="", ylabel="")
+    assert [text.get_text() for text in drawing.texts] == ["not measured yet"]
+
+
+def test_growths_say_their_exponent():
+    ways = [
+        growth.Growth("flat", (1, 2, 4), (3.0, 3.0, 3.0)),
+        growth.Growth("square", (1, 2, 4), (1.0, 4.0, 16.0)),
+    ]
+    drawing = text_figures.growths(ways, xlabel="layers", ylabel="MiB", scale=2.0)
+    labels = [text.get_text() for text in drawing.legends[0].get_texts()]
+    assert labels == ["flat: exponent 0.00", "square: exponent 2.00"]
+    np.testing.assert_allclose(drawing.axes[0].lines[1].get_ydata(), [2, 8, 32])
 
 
 def test_curves_show_every_seed_and_the_median():

@@ -90,7 +90,7 @@ def over_limit(records: Records, *, floor: Sequence[tuple[int, float]] = ()) -> 
 
     Args:
         records: of one text.
-        floor: (context, bits) of the best possible model that sees so much, if that is known.
+        floor: (limit, bits) of the best possible model that sees what all layers together see, if that is known.
     """
     drawing, panels = figure(1, 3, height=2.9)
     if not records:
@@ -109,7 +109,7 @@ def over_limit(records: Records, *, floor: Sequence[tuple[int, float]] = ()) -> 
     panels[1].set_ylim(bottom=0)
     if floor:
         panels[2].plot(*zip(*floor, strict=True), color=COLOURS["paper"], linestyle="--", linewidth=1,
-                       label="least possible, S in sight")  # fmt: skip
+                       label="least possible")  # fmt: skip
     legend_below(drawing, panels[2], n_columns=3)
     return drawing
 
@@ -172,7 +172,7 @@ def attention_by_distance(record: Record | None) -> Figure:
     shares, means = kept["attention_by_distance"].astype(float), kept["attention_distance"]
     n_layers, n_heads, reach = shares.shape
     drawing, panels = figure(n_layers, 1, height=1.35, sharex=True, squeeze=False)
-    edges = 2 ** np.arange(int(np.log2(reach)) + 1)
+    edges = 2 ** np.arange(int(np.ceil(np.log2(reach))))  # the last goes on to the end
     for layer, panel in enumerate(panels[:, 0]):
         for head in np.argsort(means[layer]):
             sums = [
@@ -182,10 +182,10 @@ def attention_by_distance(record: Record | None) -> Figure:
             panel.plot(edges, sums, color=_LAYERS[head % len(_LAYERS)], marker="o", markersize=2.5,
                        label=f"{means[layer, head]:.0f}")  # fmt: skip
         panel.set_xscale("log", base=2)
-        panel.legend(title="mean distance", fontsize=7, title_fontsize=7, ncols=2, loc="upper right")
+        panel.legend(title="mean distance", fontsize=7, title_fontsize=7, ncols=1, loc="center left",
+                     bbox_to_anchor=(1.0, 0.5))  # fmt: skip
         panel.set(title=f"layer {layer + 1}", ylabel="weight", ylim=(0, None))
-    ticks = [2**n for n in range(int(np.log2(reach)) + 1)]
-    panels[-1, 0].set(xticks=ticks, xticklabels=ticks, xlabel="tokens back (1, 2 to 3, 4 to 7, ...)")
+    panels[-1, 0].set(xticks=edges, xticklabels=edges, xlabel="tokens back (1, 2 to 3, 4 to 7, ...)")
     panels[-1, 0].xaxis.set_minor_locator(NullLocator())
     return drawing
 

@@ -1,4 +1,4 @@
-"""The chapter's live check: fresh small runs on the text of known entropy find what is out of a short span's sight."""
+"""The chapter's live check: on the text of known entropy, fresh small runs find what a short span does not."""
 
 from __future__ import annotations
 

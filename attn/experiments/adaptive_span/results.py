@@ -192,10 +192,14 @@ def copy_distances() -> list[int]:
 
 
 def copy_floor() -> list[tuple[int, float]]:
-    """Limits of the generated text's models, and the least bits of any model that sees so many characters."""
+    """Limits of the generated text's models, and the least bits with all in sight that layers on layers can see.
+
+    A layer sees as far back as its span, of what the layer below has seen: n layers reach n times as far.
+    """
     budget = budgets("copies")["cpu"]
-    limits = {span_config("copies", budget, name).model.max_span for name in budget["models"]}
-    return [(limit, _copies().source.entropy_rate(limit)) for limit in sorted(limits)]
+    models = [span_config("copies", budget, name).model for name in budget["models"]]
+    reach = {model.max_span: model.n_layers * model.max_span for model in models}
+    return [(limit, _copies().source.entropy_rate(reach[limit])) for limit in sorted(reach)]
 
 
 def _copies() -> CopiesConfig:

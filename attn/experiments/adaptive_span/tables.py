@@ -119,7 +119,7 @@ def _limits(kind: str) -> list[int]:
 
 
 _FIG3 = {
-    "span limits named in the text": lambda: _limits("adaptive"),
+    "span limits named in the text": lambda: ", ".join(map(str, _limits("adaptive"))),
     "fixed-span model not trained at S (memory)": lambda: max(set(_limits("adaptive")) - set(_limits("fixed"))),
     "largest reduction of inference FLOPs by adaptive spans, percent": saving,
     "feed-forward share of FLOPs, fixed S=256, percent": lambda: shares(256)[0],

@@ -229,7 +229,7 @@ def concentration(record: Record | None) -> Figure:
     axes.set(
         xscale="log",
         xlabel="most used vectors of a layer",
-        ylabel="share of its weight on vectors",
+        ylabel="share of the weight",
         ylim=(0, 1.02),
     )
     legend_below(drawing, axes, n_columns=3)

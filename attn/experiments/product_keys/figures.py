@@ -31,15 +31,15 @@ Value = Callable[[Record], float | None]
 def halves(found: Halves) -> Figure:
     """Scores of all slots as sums of two halves: only a corner can hold the k best."""
     drawing, axes = figure(width=_PHONE, height=3.9)
-    axes.imshow(found.sums, cmap="Blues")
+    low, high = found.sums.min(), found.sums.max()
+    axes.imshow(found.sums, cmap="Blues", vmin=low, vmax=high + 0.8 * (high - low))  # light enough for words
     axes.set_aspect("equal")
     n_keys, topk = len(found.left), int(found.candidates[0].sum())
     for row, column in np.ndindex(n_keys, n_keys):
         best = found.best[row, column]
-        dark = found.sums[row, column] > 0.5 * (found.sums.max() + found.sums.min())
         axes.text(
-            column, row, f"{found.sums[row, column]:.1f}", ha="center", va="center", fontsize=8,
-            color="white" if dark else "black", fontweight="bold" if best else "normal",
+            column, row, _score(found.sums[row, column]), ha="center", va="center", fontsize=8,
+            fontweight="bold" if best else "normal",
         )  # fmt: skip
         if best:
             axes.add_patch(_box(row, column, 1, 1, color=_RED, linewidth=2))
@@ -47,14 +47,18 @@ def halves(found: Halves) -> Figure:
             axes.plot(column + 0.36, row - 0.36, ".", color="black", markersize=4)
     axes.add_patch(_box(0, 0, topk, topk, color="black", linewidth=1.5, linestyle="--"))
     axes.set(
-        xticks=range(n_keys), xticklabels=[f"{score:.1f}" for score in found.right],
-        yticks=range(n_keys), yticklabels=[f"{score:.1f}" for score in found.left],
+        xticks=range(n_keys), xticklabels=[_score(score) for score in found.right],
+        yticks=range(n_keys), yticklabels=[_score(score) for score in found.left],
         xlabel="scores of right sub-keys, highest first", ylabel="scores of left sub-keys, highest first",
     )  # fmt: skip
     axes.xaxis.set_label_position("top")
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     return drawing
+
+
+def _score(score: float) -> str:
+    return f"{round(score, 1) + 0.0:.1f}"  # no minus before zero
 
 
 def _box(row: int, column: int, height: int, width: int, **style) -> Rectangle:

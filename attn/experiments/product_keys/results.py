@@ -19,6 +19,7 @@ from attn.reproduction.records import Record
 from attn.reproduction.speed import Speed, of_benchmark, speed_table
 
 Seeds = Sequence[Record]
+_NOTHING = Html('<p class="attn-note">No records yet.</p>', "No records yet.")
 
 
 def counted_table() -> Html:
@@ -90,6 +91,8 @@ def use_table(groups: Mapping[str, Seeds]) -> Html:
     for name, seeds in groups.items():
         if seeds:
             grid.add([plain(name), *_use_cells(seeds)])
+    if not grid.rows:
+        return _NOTHING
     grid.notes = [
         plain(
             f"Below {LEAST_LOOKUPS} look-ups a slot, a slot may be unused by chance, and usage is not interpreted."
@@ -133,7 +136,7 @@ def words_table(seeds: Seeds) -> Html:
                 grid.add([plain(slot), plain(place), plain(said)])
             break
     if not grid.rows:
-        return Html('<p class="attn-note">No records yet.</p>', "No records yet.")
+        return _NOTHING
     grid.notes = [
         plain(
             "Counted is, for each head and token, the slot of the highest weight. A dot marks a space before a piece."

@@ -132,8 +132,8 @@ def _table1_models() -> list[PrintedModel]:
             )
             for row in rows
         ),
-        PrintedModel(id=WIDER, label="12 layers, no memory, wider feed-forward layers", grown="d_ff", **depth),
-        PrintedModel(id=DEEPER, label="no memory, as many layers as that makes", grown="n_layers", **depth),
+        PrintedModel(id=WIDER, label="12 layers of 1024, no memory, wider feed-forward layers", grown="d_ff", **depth),
+        PrintedModel(id=DEEPER, label="more layers of 1024, no memory", grown="n_layers", **depth),
     ]  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from attn.evaluation.language_model import scores
 from attn.evaluation.text import text_bits
 from attn.experiments.product_keys import inside
 from attn.experiments.product_keys.texts import load
-from attn.language_model import LanguageModel, Stack, Vocabulary
+from attn.language_model import LanguageModel, Stack, State, Vocabulary
 from attn.product_keys import ProductKeyMemory, split_parameters
 from attn.reproduction.experiment import Metric, Outcome
 from attn.training.config import TrainingConfig
@@ -79,6 +79,18 @@ class CausalAttention(nn.Module):
         return self.attention(inputs, is_causal=True).output
 
 
+class NormedStack(Stack):
+    """A stack with a layer norm before its first layer too, as the public code has it on embeddings."""
+
+    def __init__(self, layers: Iterable[Iterable[nn.Module]], *, d_model: int, **around: Any) -> None:
+        super().__init__(layers, d_model=d_model, **around)
+        self.first = nn.LayerNorm(d_model)
+
+    def forward(self, hidden: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """As `Stack.forward`."""
+        return super().forward(self.first(hidden), state)
+
+
 def build_model(config: TrunkConfig, *, vocab_size: int, max_len: int) -> LanguageModel:
     """The trunk with learned positions, its output matrix tied to the embedding.
 
@@ -93,7 +105,7 @@ def build_model(config: TrunkConfig, *, vocab_size: int, max_len: int) -> Langua
     nn.init.normal_(positions.table, std=config.d_model**-0.5)
     return LanguageModel(
         vocabulary=Vocabulary(vocab_size=vocab_size, **sizes),
-        stack=Stack(layers, norm_position=config.norm_position, dropout=config.dropout, **sizes),
+        stack=NormedStack(layers, norm_position=config.norm_position, dropout=config.dropout, **sizes),
         positions=positions,
         dropout=config.dropout,
     )

@@ -49,14 +49,11 @@ def _learned(records: Records) -> list[str]:
         own = "full_plain" if name == "separate" else name
         solved = [record for record in found if _accuracy(record, own) >= SOLVED]
         if found:
-            lines.append(
-                f"{LABELS[name]}: {len(solved)} of {len(found)} seeds learn the task"
-                + (
-                    f", after {_range([r.metric('steps_to_solve') for r in solved])} updates."
-                    if solved
-                    else "."
-                )
-            )
+            mean = 100 * fmean(_accuracy(record, own) for record in found)
+            line = f"{LABELS[name]}: {mean:.4g} percent right, as it was trained; "
+            line += f"{len(solved)} of {len(found)} seeds reach {100 * SOLVED:g} percent"
+            steps = [r.metric("steps_to_solve") for r in solved if "steps_to_solve" in r.data["metrics"]]
+            lines.append(line + (f", after {_range(steps)} updates." if steps else "."))
     return lines
 
 

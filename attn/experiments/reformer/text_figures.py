@@ -111,7 +111,8 @@ def growths(found: Sequence[Growth], *, xlabel: str, ylabel: str, scale: float =
     """Several ways over sizes, both axes logarithmic, with the exponent of each in the legend."""
     drawing, axes = figure(width=_PHONE, height=2.8)
     if not found:
-        return nothing_yet(drawing)
+        nothing_yet(drawing).texts[0].set_text("not measured yet")
+        return drawing
     for way, colour, marker in zip(found, _LINES, _MARKERS, strict=False):
         values = [value * scale for value in way.values]
         label = f"{way.name}: exponent {way.exponent:.2f}"
@@ -125,8 +126,9 @@ def growths(found: Sequence[Growth], *, xlabel: str, ylabel: str, scale: float =
 
 def _powers_of_two(axes, places: Sequence[int], labels: Sequence[str]) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    axes.set_yscale("log", base=2)
     axes.set_xticks(places, labels, fontsize=8)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
 
 

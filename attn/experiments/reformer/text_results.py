@@ -135,7 +135,7 @@ def swap_table(
             found = swap(machine, count, parameters)
             head = [machine.name, f"{machine.flops / 1e12:g}", f"{machine.bandwidth / 1e9:g}"]
             first = [plain(text) for text in head] if place == 0 else [None] * 3
-            times = (f"{1e3 * found.transfer:.3g}", f"{1e3 * found.compute:.3g}")
+            times = [_digits(1e3 * seconds) for seconds in (found.transfer, found.compute)]
             grid.add(
                 [*first, plain(f"{count:,}"), *map(plain, times), plain("yes" if found.is_hidden else "no")],
                 "attn-first" if place == 0 else "",
@@ -143,6 +143,11 @@ def swap_table(
     least = "; ".join(f"{machine.name}: {least_tokens(machine):,.0f}" for machine in MACHINES)
     grid.notes = [plain(f"Tokens from which on the transfer hides, whatever the number of weights: {least}.")]
     return grid.render()
+
+
+def _digits(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 # --- benchmarks --------------------------------------------------------------------------------------------------
