@@ -186,15 +186,14 @@ def test_without_the_control_nothing_is_said(claim, experiment, metrics):
     assert verdicts(changed(experiment, **metrics))[claim].verdict == NOT_TESTED
 
 
-def test_a_deviation_s_effect_is_told():
-    records = {
-        runs.BASE: [record(runs.BASE)],
-        runs.VALUE_RATE: [record(runs.VALUE_RATE, perplexity_test=33.0)],
-    }
-    (effect,) = CHAPTER.effects
-    assert effect.deviation in {deviation.id for deviation in FACTS.deviations}
-    text = effect_text(effect, lambda name, profile: records[name] if profile == "cpu" else [])
-    assert "30 per subword (1 seed) here, 33 per subword" in text
+def test_the_effects_of_deviations_are_told():
+    names = {"value_rate": runs.VALUE_RATE, "norm_position": runs.POST_NORM}
+    assert set(names) <= {deviation.id for deviation in FACTS.deviations}
+    for effect in CHAPTER.effects:
+        undone = names[effect.deviation]
+        records = {runs.BASE: [record(runs.BASE)], undone: [record(undone, perplexity_test=33.0)]}
+        text = effect_text(effect, lambda name, profile, of=records: of[name] if profile == "cpu" else [])
+        assert "30 per subword (1 seed) here, 33 per subword" in text
 
 
 def test_bands_name_live_experiments():

@@ -177,6 +177,9 @@ def test_what_a_deviation_changes_is_set_back():
     ours, paper = (BY_ID[name].configs["cpu"] for name in (runs.BASE, runs.VALUE_RATE))
     assert paper.value_lr == 1e-3 != ours.value_lr
     assert replace(paper, value_lr=ours.value_lr) == ours
+    post = BY_ID[runs.POST_NORM].configs["cpu"]
+    assert post.model.norm_position == "post" != ours.model.norm_position
+    assert replace(post, model=ours.model) == ours
 
 
 # --- a language model ------------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class PrintedModel:
         tables: of the facts that its runs fill.
         grown: "d_ff" or "n_layers" of a model without memory, grown until it has as many parameters as `GROWN_LIKE`.
         small_text: trained on a text so short that it is read many times.
-        undone: fields of a budget's training that this run sets back to the paper's, and their values.
+        undone: fields of a budget or of its training that this run sets back to the paper's, and their values.
     """
 
     id: str
@@ -87,7 +87,7 @@ POSITION, KEYS, HEADS, TOPK = 5, 512, 4, 32  # of the ablation model
 GROWN_LIKE = "depth/d1024_l12_m1"
 WIDER, DEEPER = "depth/wider", "depth/deeper"
 # What a deviation changes: at cpu alone, since the larger profiles do as the paper does.
-VALUE_RATE = "undone/value_rate"
+POST_NORM, VALUE_RATE = "undone/post_norm", "undone/value_rate"
 
 
 def keys_id(n_keys: int, batch_norm: bool = True) -> str:
@@ -176,6 +176,7 @@ def _ablation_models() -> list[PrintedModel]:
     small = {"id": "small_text/none", "label": "6 layers, no memory, short text", "small_text": True}
     models.append(replace(none, **small))
     models.append(_ablation("small_text/base", f"memory in layer {POSITION}, short text", small_text=True))
+    models.append(_ablation(POST_NORM, "norm after each sub-layer", undone={"norm_position": "post"}))
     models.append(_ablation(VALUE_RATE, "values at the paper's rate", undone={"value_lr": 1e-3}))
     found: dict[str, PrintedModel] = {}
     for model in models:
@@ -223,6 +224,7 @@ def _grown(config: TrunkConfig, name: str, wanted: int) -> TrunkConfig:
 
 
 def _text_config(model: PrintedModel, budget: Mapping[str, Any]) -> TextRunConfig:
+    budget = {**budget, **model.undone}
     task, training = model.id.split("/")[0], {**budget["training"], **model.undone}
     text = budget["text"] | (budget["small_text"] if model.small_text else {})
     return TextRunConfig(
