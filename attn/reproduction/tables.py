@@ -272,7 +272,8 @@ class _Lines:
     def _profile(self, cell: dict, row: dict, profile: str) -> list[Cell]:
         """Recorded value, difference, and profile with scale."""
         value, detail, at_paper_size = cell["values"][profile], _detail(cell, profile), profile in PAPER_SIZE
-        decimals = _column_decimals(self.table, cell["column"])
+        # a count stays one in a column that holds fractions, too
+        decimals = 0 if type(value) is int else _column_decimals(self.table, cell["column"])
         recorded = _recorded(value, detail, decimals, _paths(detail, row, profile, self.records), self.root)
         difference = format_difference(value, cell["paper"], decimals) if at_paper_size else BLANK
         return [recorded, plain(difference), below(plain(profile), detail.get("scale"))]

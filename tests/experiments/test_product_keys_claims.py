@@ -306,7 +306,7 @@ def test_facts_are_drawn_with_their_levels():
     level = seeds_of(runs.facts_id(16384, "none"), stored_bits=100.0, table_bits=98304.0)
     axes = figures.stored(by_slots, {"no memory": level}).axes[0]
     dotted = next(line for line in axes.lines if line.get_label() == "a fact in every slot")
-    assert dotted.get_ydata().tolist() == pytest.approx([256 * 6 / 1000, 1024 * 6 / 1000])
+    assert dotted.get_ydata()[[0, -1]].tolist() == pytest.approx([256 * 6 / 1000, 1024 * 6 / 1000])
     series = {"memory": {4096: seeds_of(runs.facts_id(4096, "keys64"), stored_bits=9.0, table_bits=24576.0)}}
     diagonal = figures.capacity(series).axes[0].lines[-1]
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())

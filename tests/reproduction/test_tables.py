@@ -176,6 +176,19 @@ def test_what_html_shows_text_shows_too(exact):
         assert word in " ".join("".join(ElementTree.fromstring(f"<p>{piece.html}</p>").itertext()).split())
 
 
+def test_a_count_stays_whole_in_a_column_with_fractions(exact):
+    columns = {
+        cell["column"] for row in exact["rows"] for cell in row["cells"] if 1352969 in cell["values"].values()
+    }
+    assert columns, "the made-up table has such a count"
+    exact["rows"][-1]["cells"] = [
+        {**cell, "paper": 2e-6 if cell["column"] in columns else cell["paper"]}
+        for cell in exact["rows"][-1]["cells"]
+    ]
+    shown = tables.paper_table(exact).text
+    assert "1,352,969" in shown and "1,352,969.0" not in shown
+
+
 def test_columns_that_say_nothing_are_left_out(memory, exact):
     assert "Settings" not in tables.paper_table(memory).html
     assert "Rerun" not in tables.paper_table(exact).html

@@ -18,7 +18,7 @@ from attn.reproduction.records import Record
 _PHONE = 4.6  # inches wide, so that a phone shows the words at their size
 _BLUE, _ORANGE, _GREEN, _PINK, _SKY, _RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
 _SERIES = (_BLUE, _ORANGE, _GREEN, _PINK, _SKY, _RED)
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vPX"
 _PERPLEXITY = "test perplexity"
 
 Seeds = Sequence[Record]
@@ -146,7 +146,7 @@ def sweeps(
     for panel, label in zip(panels, (_PERPLEXITY, "usage, percent", "KL, nats"), strict=True):
         panel.set(ylabel=label)
     panels[1].set_ylim(-3, 103)
-    panels[2].set(xlabel=xlabel, ylim=(0, None))
+    panels[2].set(xlabel=xlabel, ylim=(0, 1.08 * panels[2].dataLim.y1))
     legend_below(drawing, panels[0])
     return drawing
 
@@ -169,17 +169,17 @@ def flat_and_product(series: Mapping[str, Mapping[float, Seeds]]) -> Figure:
     for (name, groups), colour, marker in zip(series.items(), _SERIES, _MARKERS, strict=False):
         for panel, value in zip(panels, values, strict=True):
             _points(panel, groups, value, color=colour, marker=marker, label=name)
-    for panel, label in zip(panels, (_PERPLEXITY, "microseconds a token, training"), strict=True):
+    for panel, label in zip(panels, (_PERPLEXITY, "training, µs a token"), strict=True):
         panel.set_xscale("log", base=2)
         panel.set(xlabel="slots", ylabel=label)
-    panels[1].set_ylim(0, None)
+    panels[1].set_ylim(0, 1.08 * panels[1].dataLim.y1)
     legend_below(drawing, panels[0])
     return drawing
 
 
 def speed(groups: Mapping[str, Seeds]) -> Figure:
     """Speed of inference against perplexity: up and to the left is better; every seed a small mark, medians large."""
-    drawing, axes = figure(width=_PHONE, height=3.2)
+    drawing, axes = figure(width=_PHONE, height=4.2)
     if _empty(groups):
         return nothing_yet(drawing)
     there = {name: seeds for name, seeds in groups.items() if seeds}
@@ -188,7 +188,7 @@ def speed(groups: Mapping[str, Seeds]) -> Figure:
         pairs = [(perplexity(record), record.metric("inference_tokens_per_second")) for record in seeds]
         axes.plot(*zip(*pairs, strict=True), marker, color=colour, markersize=3, alpha=0.5, linestyle="")
         axes.plot(*np.median(pairs, axis=0), marker, color=colour, markersize=7, linestyle="", label=name)
-    axes.set(xlabel=_PERPLEXITY, ylabel="tokens a second, inference", ylim=(0, None))
+    axes.set(xlabel=_PERPLEXITY, ylabel="tokens a second, inference", ylim=(0, 1.08 * axes.dataLim.y1))
     legend_below(drawing, axes, n_columns=1)
     return drawing
 
@@ -212,10 +212,10 @@ def usage_curves(groups: Mapping[str, Seeds]) -> Figure:
         panels[0].plot(np.linspace(0, 100, len(curve)), curve, color=colour, label=name)
     panels[0].axhline(1, color=COLOURS["paper"], linestyle="--", linewidth=1)
     panels[0].set_yscale("symlog", linthresh=0.1)
-    panels[0].set(xlabel="slots, percent, most used first", ylabel="weight over even weight")
+    panels[0].set(ylim=(0, None), xlabel="slots, percent, most used first", ylabel="weight over even weight")
     for panel, (name, (arrays, layer)) in zip(panels[1:], there.items(), strict=True):
         weights = np.log1p(arrays[f"map_layer{layer}"].astype(float))
-        panel.imshow(weights, cmap=WEIGHTS_MAP, vmin=0)
+        panel.imshow(weights, cmap=WEIGHTS_MAP, vmin=0, aspect="equal")
         panel.set(title=name, xticks=[], yticks=[], xlabel="right sub-keys", ylabel="left sub-keys")
         panel.spines[:].set_visible(True)
     legend_below(drawing, panels[0])
@@ -250,7 +250,7 @@ def stored(by_slots: Mapping[str, Mapping[float, Seeds]], levels: Mapping[str, S
         by_slots: by kind of keys, then by slots.
         levels: by name, runs without memory, whose means are dashed lines.
     """
-    drawing, axes = figure(width=_PHONE, height=3.2)
+    drawing, axes = figure(width=_PHONE, height=4)
     found = [record for groups in by_slots.values() for seeds in groups.values() for record in seeds]
     if not found:
         return nothing_yet(drawing)
@@ -259,7 +259,8 @@ def stored(by_slots: Mapping[str, Mapping[float, Seeds]], levels: Mapping[str, S
     table = found[0].metric("table_bits") / 1000
     axes.axhline(table, color="black", linewidth=1)
     axes.text(0.01, table, "all of the table", transform=axes.get_yaxis_transform(), va="bottom", fontsize=8)
-    slots = np.array(sorted({x for groups in by_slots.values() for x in groups}))
+    there = [x for groups in by_slots.values() for x in groups]
+    slots = np.geomspace(min(there), max(there))
     a_fact = table / found[0].data["config"]["facts"]["n_facts"]
     axes.plot(slots, np.minimum(slots * a_fact, table), ":", color="black", label="a fact in every slot")
     for (name, seeds), colour in zip(levels.items(), (COLOURS["paper"], _RED), strict=False):
@@ -269,7 +270,7 @@ def stored(by_slots: Mapping[str, Mapping[float, Seeds]], levels: Mapping[str, S
             )
     axes.set_xscale("log", base=2)
     axes.set(xlabel="slots", ylabel="thousand bits stored", ylim=(min(0, axes.get_ylim()[0]), 1.12 * table))
-    legend_below(drawing, axes)
+    legend_below(drawing, axes, n_columns=1)
     return drawing
 
 
