@@ -53,12 +53,19 @@ from dataclasses import replace
 
 page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("copies/adaptive_128_from_max"),))
 """
+PRODUCT_KEYS_ALONE = """\
+from dataclasses import replace
+
+page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("facts/2048_keys32"),))
+"""
 MUTATIONS = (
     Mutation("01_transformer", TRANSFORMER_ALONE, "attn.transformer", "Transformer", "encoder.",
              "Numbers and dates in words"),
     Mutation("02_reformer", FULL_ALONE, "attn.reformer", "FullAttention", "projection.",
              "Trained and evaluated with full attention"),
     Mutation("03_adaptive_span", SPAN_ALONE, "attn.adaptive_span", "AdaptiveSpan", "ratio", "Mean span at the end"),
+    Mutation("05_product_keys", PRODUCT_KEYS_ALONE, "attn.product_keys", "ProductKeyMemory", "values",
+             "Key-value facts with a memory"),
     Mutation("06_ntm", NTM_ALONE, "attn.ntm", "NTM", "heads.", "Copy, 1 to 5 vectors"),
 )  # fmt: skip
 
