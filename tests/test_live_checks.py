@@ -53,6 +53,11 @@ from dataclasses import replace
 
 page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("copies/adaptive_128_from_max"),))
 """
+ALL_ALONE = """\
+from dataclasses import replace
+
+page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("letters/all"),))
+"""
 PRODUCT_KEYS_ALONE = """\
 from dataclasses import replace
 
@@ -64,6 +69,8 @@ MUTATIONS = (
     Mutation("02_reformer", FULL_ALONE, "attn.reformer", "FullAttention", "projection.",
              "Trained and evaluated with full attention"),
     Mutation("03_adaptive_span", SPAN_ALONE, "attn.adaptive_span", "AdaptiveSpan", "ratio", "Mean span at the end"),
+    Mutation("04_all_attention", ALL_ALONE, "attn.all_attention", "AllAttention", "key_value.",
+             "All-attention: bits per symbol of new text"),
     Mutation("05_product_keys", PRODUCT_KEYS_ALONE, "attn.product_keys", "ProductKeyMemory", "values",
              "Key-value facts with a memory"),
     Mutation("06_ntm", NTM_ALONE, "attn.ntm", "NTM", "heads.", "Copy, 1 to 5 vectors"),
