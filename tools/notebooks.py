@@ -230,8 +230,9 @@ def digest_of(root: Path, names: Iterable[str]) -> str:
 
 def machine_paths(roots: Iterable[Path]) -> list[tuple[str, str]]:
     """This machine's own folders and what stands for each in a page; ``roots`` are copies of the project."""
-    others = {sys.prefix, sys.base_prefix, str(Path.home()), tempfile.gettempdir()}
-    shown = [(path, "…") for path in others if len(Path(path).parts) > 1]
+    own = {str(Path.home()), tempfile.gettempdir()}
+    pythons = {sys.prefix, sys.base_prefix}  # a system's own Python is in /usr, which tells nothing
+    shown = [(path, "…") for path in own | pythons if len(Path(path).parts) > (1 if path in own else 2)]
     return [*((str(root), ".") for root in roots), *shown]
 
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -270,12 +270,22 @@ def merge(source: Path, results: Path, *, replace: bool = False) -> tuple[list[P
     with tempfile.TemporaryDirectory() as scratch:
         try:
             with tarfile.open(source) as archive:
-                archive.extractall(scratch, filter="data")
+                _unpack(archive, scratch)
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise RecordError(
                 f"{source.name} is neither a folder nor a file made by `attn results pack`: {str(error).splitlines()[0]}"
             ) from error
         return _merge_folder(Path(scratch), results, replace)
+
+
+def _unpack(archive: tarfile.TarFile, folder: str) -> None:
+    """Extract an archive that holds nothing but files and folders below its own; tarfile.TarError otherwise."""
+    for member in archive.getmembers():
+        path = PurePosixPath(member.name)
+        if not (member.isfile() or member.isdir()) or path.is_absolute() or ".." in path.parts:
+            raise tarfile.TarError(f"{member.name!r} is not a file below the archive's own folder")
+    # the filter came with Python 3.11.4, and Python 3.12 warns where there is none
+    archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
 
 
 def _merge_folder(source: Path, results: Path, replace: bool) -> tuple[list[Path], list[str]]:

@@ -775,7 +775,7 @@ def test_a_run_depends_on_exactly_these_modules(task):
         "attn.ntm", "attn.ntm_scan",
         "attn.training", "attn.training.checkpoint", "attn.training.config", "attn.training.distributed",
         "attn.training.episodic", "attn.training.loop", "attn.training.optimizers", "attn.training.progress",
-        "attn.training.schedules", "attn.training.seeding",
+        "attn.training.schedules", "attn.training.seeding", "attn.training.sparse_optimizer",
     }  # fmt: skip
 
 
