@@ -6,7 +6,7 @@ Shapes: N tokens of a split.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -100,7 +100,7 @@ def load(config: TextConfig, *, download: bool = True) -> LanguageText:
         DataError: as `attn.data.text.load`.
     """
     if config.corpus == GENERATED:
-        return _generated(config)
+        return generated(GeneratedText(), config)
     representation = text.BYTES if config.representation == SUBWORDS else config.representation
     whole = text.load(config.corpus, representation, download=download)
     parts = {split: _beginning(part, config.sizes[split]) for split, part in whole.items()}
@@ -108,7 +108,8 @@ def load(config: TextConfig, *, download: bool = True) -> LanguageText:
     common = {"title": corpus.title, "licence": corpus.licence}
     files = {name: digest for part in whole.values() for name, digest in part.checksums.items()}
     if config.representation == SUBWORDS:
-        return _subwords(config, parts, files, common)
+        lines = {split: _lines(part) for split, part in parts.items()}
+        return subwords(lines, config.vocab_size, checksums=files, **common)
     first = parts["train"]
     return LanguageText(
         splits={split: part.tokens for split, part in parts.items()},
@@ -126,24 +127,26 @@ def _beginning(part: text.CharacterText, size: int | None) -> text.CharacterText
     return replace(part, tokens=part.tokens[:size])
 
 
-def _generated(config: TextConfig) -> LanguageText:
-    source = GeneratedText()
+def generated(source: GeneratedText, config: TextConfig, *, about: str = "") -> LanguageText:
+    """Three splits from a source, the same for all runs, as long as the config says; `about` ends the title."""
     splits = {
         split: source.sample(config.sizes[split], torch.Generator().manual_seed(seed))
         for split, seed in _GENERATED_SEEDS.items()
     }
-    return LanguageText(splits=splits, vocab_size=source.vocab_size, title="generated text of known entropy")
+    title = f"generated text of known entropy{about}"
+    return LanguageText(splits=splits, vocab_size=source.vocab_size, title=title)
 
 
-def _subwords(
-    config: TextConfig,
-    parts: Mapping[str, text.CharacterText],
-    files: Mapping[str, str],
-    common: Mapping[str, str],
+def subwords(
+    lines: Mapping[str, Sequence[str]],
+    vocab_size: int,
+    *,
+    checksums: Mapping[str, str],
+    title: str,
+    licence: str = "",
 ) -> LanguageText:
-    """Lines as subwords, each with an end; empty lines and what is only markup of the extract are left out."""
-    lines = {split: _lines(part) for split, part in parts.items()}
-    tokeniser = Tokeniser.train(lines["train"], vocab_size=config.vocab_size)
+    """Lines of each split as subwords, each with an end; the encoding is learned on "train"."""
+    tokeniser = Tokeniser.train(lines["train"], vocab_size=vocab_size)
     splits, sizes = {}, {}
     for split, some in lines.items():
         ids = [token for line in tokeniser.encode_all(some) for token in (*line, EOS)]
@@ -154,15 +157,12 @@ def _subwords(
         for split, tokens in splits.items()
     }
     return LanguageText(
-        splits=splits,
-        vocab_size=tokeniser.vocab_size,
-        checksums={**files, **tokeniser.checksums, **digests},
-        bytes_per_token=sizes,
-        tokeniser=tokeniser,
-        **common,
-    )
+        splits=splits, vocab_size=tokeniser.vocab_size, title=title, licence=licence, tokeniser=tokeniser,
+        bytes_per_token=sizes, checksums={**checksums, **tokeniser.checksums, **digests},
+    )  # fmt: skip
 
 
 def _lines(part: text.CharacterText) -> list[str]:
+    """Empty lines and what is only markup of the extract are left out."""
     lines = part.decode(part.tokens).splitlines()
     return [line for line in lines if line.strip() and not line.startswith(("<doc ", "</doc>"))]

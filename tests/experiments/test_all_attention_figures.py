@@ -116,7 +116,7 @@ def test_clusters_of_the_paper_hold_every_word():
     values = {v["row"]: v["result"] for v in FACTS.exact_fact("params_wt103")["values"]}
     expected = sum(values[row] for row in values if row.startswith(("cluster embeddings", "projections")))
     assert sum(cluster.values for cluster in found) == expected
-    drawing = figures.words(found, 267_735, 512)
+    drawing = figures.words(found)
     assert [len(axes.patches) for axes in drawing.axes] == [6, 6]
 
 

@@ -12,10 +12,8 @@ from functools import cache
 import torch
 
 from attn.data.generated_text import GeneratedText
-from attn.data.language_text import GENERATED, LanguageText
+from attn.data.language_text import GENERATED, LanguageText, TextConfig, generated
 from attn.experiments.adaptive_span.workloads import SpanTextConfig, SpanWorkload
-
-_SEEDS = {"train": 1, "valid": 2, "test": 3}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +35,9 @@ class CopiesConfig(SpanTextConfig):
 
 
 @cache
-def copies_text(source: GeneratedText, sizes: tuple[int, ...]) -> LanguageText:
-    """Its splits, the same for all runs: training, validation and test text of these sizes."""
-    splits = {
-        name: source.sample(size, torch.Generator().manual_seed(seed))
-        for (name, seed), size in zip(_SEEDS.items(), sizes, strict=True)
-    }
-    title = "generated text of known entropy, ladder of distances"
-    return LanguageText(splits=splits, vocab_size=source.vocab_size, title=title)
+def copies_text(source: GeneratedText, text: TextConfig) -> LanguageText:
+    """Its splits, drawn once per process."""
+    return generated(source, text, about=", ladder of distances")
 
 
 def build_copies(config: CopiesConfig, seed: int, device: torch.device) -> SpanWorkload:
@@ -55,4 +48,4 @@ def build_copies(config: CopiesConfig, seed: int, device: torch.device) -> SpanW
     """
     if config.text.corpus != GENERATED:
         raise ValueError(f"text.corpus must be {GENERATED!r}; got {config.text.corpus!r}")
-    return SpanWorkload(config, seed, device, copies_text(config.source, tuple(config.text.sizes.values())))
+    return SpanWorkload(config, seed, device, copies_text(config.source, config.text))

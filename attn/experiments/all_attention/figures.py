@@ -66,11 +66,11 @@ def shares(scores: Sequence[float], found: Mapping[int, np.ndarray]) -> Figure:
     return drawing
 
 
-def words(found: Sequence[Cluster], vocab_size: int, d_model: int) -> Figure:
+def words(found: Sequence[Cluster]) -> Figure:
     """Values kept, and multiply-adds for a word, of each cluster, beside those of a plain softmax."""
     drawing, panels = figure(2, width=_PHONE, height=1.9)
     names = [f"{c.first + 1:,} to {c.first + c.n_words:,}" for c in found]
-    plain = vocab_size * d_model / 1e6
+    plain = sum(c.n_words for c in found) * found[0].width / 1e6  # the first cluster has the model's width
     mean = sum(c.share * c.multiply_adds for c in found) / 1e6
     rows = (
         (

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from attn.experiments.adaptive_span.workloads import SpanModelConfig, attentions
+from attn.experiments.adaptive_span.runs import budgets as span_budgets
+from attn.experiments.adaptive_span.runs import span_config
+from attn.experiments.adaptive_span.workloads import attentions
 from attn.experiments.all_attention.runs import budgets, text_config
 from attn.experiments.all_attention.words import word_model
 from attn.transformer import FeedForward
@@ -41,10 +43,11 @@ def paper_sizes(task: str, model: str, *, tie_projections: bool = True) -> Sizes
 
 @cache
 def span_sizes(task: str) -> Sizes:
-    """The large model of chapter 3, which has feed-forward layers: 24 layers of width 768."""
-    config = SpanModelConfig(n_layers=24, d_model=768, n_heads=8, max_span=8192, d_ff=4096)
+    """The large model of chapter 3, which has feed-forward layers, at the profile `paper`."""
+    text = {"letters": "text8", "bytes": "enwik8"}[task]
+    config = span_config(text, span_budgets(text)["paper"], "large")
     with torch.device("meta"):
-        return sizes(config.build(SYMBOLS[task]))
+        return sizes(config.model.build(SYMBOLS[task]))
 
 
 def sizes(model: nn.Module) -> Sizes:

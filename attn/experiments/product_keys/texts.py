@@ -6,13 +6,10 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from attn.data.download import data_folder
 from attn.data.errors import FileMissing
-from attn.data.language_text import SUBWORDS, LanguageText, TextConfig
+from attn.data.language_text import SUBWORDS, LanguageText, TextConfig, subwords
 from attn.data.language_text import load as load_registered
-from attn.data.tokenisation import EOS, Tokeniser
 
 OWN = "own-text"
 _SPLITS = ("train", "valid", "test")
@@ -35,17 +32,8 @@ def _own(config: TextConfig) -> LanguageText:
         raise ValueError(f"representation must be {SUBWORDS!r} for {OWN}; got {config.representation!r}")
     contents = {split: _read(split, config.sizes[split]) for split in _SPLITS}
     lines = {split: _lines(content) for split, content in contents.items()}
-    tokeniser = Tokeniser.train(lines["train"], vocab_size=config.vocab_size)
-    splits, sizes = {}, {}
-    for split, some in lines.items():
-        ids = [token for line in tokeniser.encode_all(some) for token in (*line, EOS)]
-        splits[split] = torch.tensor(ids, dtype=torch.int32)
-        sizes[split] = sum(len(line.encode()) + 1 for line in some) / len(ids)
     digests = {f"{OWN}/{split}": hashlib.sha256(content).hexdigest() for split, content in contents.items()}
-    return LanguageText(
-        splits=splits, vocab_size=tokeniser.vocab_size, title="a text of your own",
-        checksums={**digests, **tokeniser.checksums}, bytes_per_token=sizes, tokeniser=tokeniser,
-    )  # fmt: skip
+    return subwords(lines, config.vocab_size, checksums=digests, title="a text of your own")
 
 
 def _read(split: str, size: int | None) -> bytes:
