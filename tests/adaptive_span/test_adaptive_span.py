@@ -30,13 +30,8 @@ from attn.attention import scaled_dot_product_attention
 from attn.kernels import span as kernel
 from attn.transformer import FeedForward, Residual
 from tests.adaptive_span import reference
-
-DOUBLE = torch.float64
-# float64 against float64: only the order of sums differs
-EXACT = {"rtol": 1e-10, "atol": 1e-12}
-RAMP = 4
-
-both = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+from tests.adaptive_span.spans import RAMP, assert_equal, both
+from tests.exact import DOUBLE, gradients, random
 
 
 @pytest.fixture(autouse=True)
@@ -44,21 +39,6 @@ def small_blocks(monkeypatch):
     """Blocks of 3 queries and few sequences, so that short texts take many of both."""
     monkeypatch.setattr(kernel, "QUERIES", 3)
     monkeypatch.setattr(kernel, "CPU_BLOCK", 60)
-
-
-def random(*shape, seed=0, dtype=DOUBLE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=DOUBLE).to(dtype)
-
-
-def assert_equal(found, expected):
-    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), **EXACT)
-
-
-def gradients(outputs, inputs):
-    """Of a sum with weights by formula, so that no two entries count the same."""
-    weights = torch.linspace(-1, 1, outputs.numel(), dtype=DOUBLE).view(outputs.shape).to(outputs)
-    return torch.autograd.grad((outputs * weights).sum(), inputs)
 
 
 SPANS_IN_TOKENS = {

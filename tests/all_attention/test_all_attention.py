@@ -16,13 +16,9 @@ from attn.all_attention import (
 )
 from attn.kernels import span as kernel
 from tests.adaptive_span import reference
+from tests.adaptive_span.spans import RAMP, assert_equal, both
+from tests.exact import DOUBLE, gradients, random
 
-DOUBLE = torch.float64
-# float64 against float64: only the order of sums differs
-EXACT = {"rtol": 1e-10, "atol": 1e-12}
-RAMP = 4
-
-both = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
 variants = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -31,20 +27,6 @@ def small_blocks(monkeypatch):
     """Blocks of 3 queries and few sequences, so that short texts take many of both."""
     monkeypatch.setattr(kernel, "QUERIES", 3)
     monkeypatch.setattr(kernel, "CPU_BLOCK", 100)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
-
-
-def assert_equal(found, expected):
-    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), **EXACT)
-
-
-def gradients(outputs, inputs):
-    """Of a sum with weights by formula, so that no two entries count the same."""
-    weights = torch.linspace(-1, 1, outputs.numel(), dtype=DOUBLE).view(outputs.shape)
-    return torch.autograd.grad((outputs * weights).sum(), inputs)
 
 
 def layer(

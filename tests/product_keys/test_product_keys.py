@@ -32,27 +32,15 @@ from attn.product_keys import (
     usage,
 )
 from attn.transformer import FeedForward
+from tests.exact import DOUBLE, gradients, random
 from tests.product_keys import reference
 
-DOUBLE = torch.float64
 # float64 against float64: only the order of sums differs
 EXACT = {"rtol": 1e-11, "atol": 1e-13}
 
 
-def random(*shape, seed=0, dtype=DOUBLE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=DOUBLE).to(dtype)
-
-
 def assert_equal(found, expected):
     torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), **EXACT)
-
-
-def gradients(outputs, inputs):
-    """Of a sum with weights by formula, so that no two entries count the same; sparse ones as dense."""
-    weights = torch.linspace(-1, 1, outputs.numel(), dtype=outputs.dtype).view(outputs.shape)
-    found = torch.autograd.grad((outputs * weights).sum(), inputs)
-    return [grad.to_dense() if grad.is_sparse else grad for grad in found]
 
 
 def small_memory(seed=0, **settings):
