@@ -9,13 +9,14 @@ A weighting is non-negative and sums to 1 over the N slots.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attn.kernels.ntm import compiled_scan, obstacle
 from attn.ntm_scan import Sizes, Start, full_precision, scan
 
 # Added to a squared norm before the root: the cosine of a (nearly) empty slot is 0 and its gradient at most
@@ -32,6 +33,8 @@ HEAD_GAIN = 1.4
 # Start of strengths and of exponents above 1 before their softplus (so about 2.1): a weighting that is blurred
 # anew at every step would leave nothing to learn a location from.
 HEAD_FOCUS = 2.0
+# Ways to run the loop over time, see `NTM`.
+PATHS = ("auto", "compiled", "scan", "loop")
 
 
 # --- Sec. 3.1 and 3.2: reading and writing --------------------------------------------------------------
@@ -384,12 +387,17 @@ class NTM(nn.Module):
         n_read_heads: R.
         n_write_heads: W.
         shift_range: largest shift; the paper's example is 1.
-        fused: run the loop over time in one function with a backward pass written by hand (`attn.ntm_scan`):
-            training takes about half the time, but there are no second derivatives. False runs `step` after
-            `step`, as `trace` does.
+        path: how to run the loop over time; the numbers are the same to rounding.
+            "loop": `step` after `step`, as the paper has it; `trace` always runs so.
+            "scan": one function with a backward pass written by hand (`attn.ntm_scan`), in about half the time, but
+            without second derivatives.
+            "compiled": the same function in loops that numba compiles (`attn.kernels.ntm`), several times as fast
+            again on small batches, for float32 or float64 on a CPU; the first sequence waits for the compiler
+            for some seconds, once a machine.
+            "auto": "compiled" where it can run, else "scan".
 
     Raises:
-        ValueError: for a size below 1, an unknown controller, or shifts that exceed the memory.
+        ValueError: for a size below 1, an unknown controller or path, or shifts that exceed the memory.
     """
 
     def __init__(
@@ -405,7 +413,7 @@ class NTM(nn.Module):
         n_read_heads: int = 1,
         n_write_heads: int = 1,
         shift_range: int = 1,
-        fused: bool = True,
+        path: str = "auto",
     ) -> None:
         super().__init__()
         _check_positive(
@@ -437,7 +445,9 @@ class NTM(nn.Module):
             n_write_heads=n_write_heads, shift_range=shift_range,
         )  # fmt: skip
         self.output = nn.Linear(controller_size + read_size, n_outputs)
-        self.fused = fused
+        if path not in PATHS:
+            raise ValueError(f"path must be one of {', '.join(map(repr, PATHS))}; got {path!r}")
+        self.path = path
         self._sizes = Sizes(
             n_read_heads=n_read_heads, n_write_heads=n_write_heads, slot_dim=slot_dim,
             n_shifts=self.heads.n_shifts, is_lstm=controller == "lstm", norm_eps=NORM_EPS,
@@ -495,7 +505,8 @@ class NTM(nn.Module):
             Logits [B, T, n_outputs], the final state, and with `trace` an `NTMTrace`.
 
         Raises:
-            ValueError: if `inputs` or `state` has another shape, or the weights are float16.
+            ValueError: if `inputs` or `state` has another shape, the weights are float16, or "compiled" is asked for
+                and cannot run.
         """
         _check_inputs(inputs, self.n_inputs)
         dtype = self.output.weight.dtype
@@ -510,9 +521,26 @@ class NTM(nn.Module):
             self._check_state(state, inputs.shape[0])
         with full_precision(inputs.device.type):
             inputs = inputs.to(dtype)
-            return self._scan(inputs, state) if self.fused and not trace else self._loop(inputs, state, trace)
+            run = None if trace else self._function(state)
+            return self._loop(inputs, state, trace) if run is None else self._scan(run, inputs, state)
 
-    def _scan(self, inputs: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
+    def _function(self, state: NTMState) -> Callable[[Start, Sizes], tuple[Tensor, ...]] | None:
+        """What runs the loop in one function, as `path` says, or None for `step` after `step`."""
+        if self.path == "loop":
+            return None
+        if self.path == "scan":
+            return scan
+        weight = self.output.weight
+        hinders = obstacle(weight, *state.controller, *state[1:])
+        if hinders is None:
+            return compiled_scan
+        if self.path == "compiled":
+            raise ValueError(f"path='compiled' cannot run here: {hinders}")
+        return scan
+
+    def _scan(
+        self, run: Callable[[Start, Sizes], tuple[Tensor, ...]], inputs: Tensor, state: NTMState
+    ) -> tuple[Tensor, NTMState]:
         """The whole loop in one function with its own backward pass."""
         start = Start(
             projected=self.controller.project(inputs),
@@ -521,7 +549,7 @@ class NTM(nn.Module):
             head_bias=self.heads.linear.bias,
             **state._asdict(),
         )
-        outputs, *controller, reads, weights, memory = scan(start, self._sizes)
+        outputs, *controller, reads, weights, memory = run(start, self._sizes)
         logits = self.output(outputs.transpose(0, 1))
         return logits, NTMState(tuple(controller), reads, weights, memory)
 

@@ -18,8 +18,9 @@ same names. In a backward pass, `grad` stands for the gradient of the loss, and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -840,14 +841,25 @@ class Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        found = backward_from(ctx, ctx.saved_tensors, grads)
-        dtype = found[0].dtype
-        if dtype == torch.float64 or all_finite(found):
-            return None, *found
-        # Gradients that explode over a long sequence leave the range of float32 on their way, where inf times 0 is
-        # not a number, though the components in the end have a sign and a size that clipping can use.
-        wide = backward_from(ctx, [t.double() for t in ctx.saved_tensors], [grad.double() for grad in grads])
-        return None, *(grad.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT).to(dtype) for grad in wide)
+        return None, *within_range(partial(backward_from, ctx), ctx.saved_tensors, grads)
+
+
+def within_range(
+    backward: Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, ...]],
+    saved: Sequence[Tensor],
+    grads: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Gradients from `backward(saved, grads)`; where float32 overflows, from float64, and clamped to its range.
+
+    Gradients that explode over a long sequence leave the range of float32 on their way, where inf times 0 is not a
+    number, though the components in the end have a sign and a size that clipping can use.
+    """
+    found = backward(saved, grads)
+    dtype = found[0].dtype
+    if dtype == torch.float64 or all_finite(found):
+        return found
+    wide = backward([tensor.double() for tensor in saved], [grad.double() for grad in grads])
+    return tuple(grad.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT).to(dtype) for grad in wide)
 
 
 def backward_from(ctx, saved: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -884,6 +896,10 @@ def unflatten(tensors: Sequence[Tensor], sizes: Sizes) -> Start:
     return Start(projected, recurrent, state, *tensors[-5:])
 
 
+def needs_gradient(tensors: Sequence[Tensor]) -> bool:
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
 def scan(start: Start, sizes: Sizes) -> tuple[Tensor, ...]:
     """Run the machine over a sequence.
 
@@ -892,7 +908,7 @@ def scan(start: Start, sizes: Sizes) -> tuple[Tensor, ...]:
         [B, R * D], weightings [B, H, N] and memory [B, N, D].
     """
     tensors = flatten(start)
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if needs_gradient(tensors):
         return Scan.apply(sizes, *tensors)
     outputs, controller, tape = scan_forward(start, sizes, keep=False)
     return outputs, *final_state(controller, tape)

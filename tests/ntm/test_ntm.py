@@ -79,7 +79,7 @@ MACHINES = {
     },
 }
 machines = pytest.mark.parametrize("changes", MACHINES.values(), ids=MACHINES)
-paths = pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain loop"])
+paths = pytest.mark.parametrize("path", ["compiled", "scan", "loop"])
 
 
 # --- Reading and writing, by hand ------------------------------------------------------------------------
@@ -278,10 +278,10 @@ def test_weightings_stay_distributions_with_finite_gradients(case, dtype):
 
 
 @paths
-def test_long_runs_of_saturated_heads_stay_finite(fused):
+def test_long_runs_of_saturated_heads_stay_finite(path):
     torch.manual_seed(0)
     sizes = {"controller_size": 8, "n_slots": 10, "slot_dim": 4, "n_read_heads": 2}
-    model = NTM(n_inputs=4, n_outputs=2, **sizes, fused=fused)
+    model = NTM(n_inputs=4, n_outputs=2, **sizes, path=path)
     with torch.no_grad():
         model.heads.linear.weight.mul_(20)  # gates of 0 and 1, hard shifts, large strengths and exponents
         logits, state = model(4 * random(1, 500, 4, dtype=torch.float32))
@@ -314,8 +314,8 @@ def test_gradcheck_of_every_function():
 
 @paths
 @pytest.mark.parametrize("name", ["two layers", "feed-forward, heads"])
-def test_gradcheck_of_a_sequence(name, fused):
-    model = small_ntm(**MACHINES[name], controller_size=3, n_slots=5, slot_dim=2, fused=fused)
+def test_gradcheck_of_a_sequence(name, path):
+    model = small_ntm(**MACHINES[name], controller_size=3, n_slots=5, slot_dim=2, path=path)
     names = [name for name, _ in model.named_parameters()]
 
     def run(inputs, *parameters):
@@ -395,8 +395,8 @@ def test_the_added_constants_hardly_show_on_a_used_memory(changes):
 @paths
 @machines
 @pytest.mark.parametrize(("batch", "loop_over_batch"), [(1, False), (3, False), (3, True)])
-def test_outputs_and_gradients_equal_the_per_step_version(changes, batch, loop_over_batch, fused):
-    model = small_ntm(**changes, fused=fused)
+def test_outputs_and_gradients_equal_the_per_step_version(changes, batch, loop_over_batch, path):
+    model = small_ntm(**changes, path=path)
     other = PerStepNTM(model, loop_over_batch)
     inputs = random(batch, 5, 4).requires_grad_()
     logits, other_logits = model(inputs)[0], other(inputs)
@@ -430,8 +430,8 @@ def test_the_initial_state():
 
 @paths
 @machines
-def test_two_halves_equal_the_whole(changes, fused):
-    model, inputs = small_ntm(**changes, fused=fused), random(2, 6, 4)
+def test_two_halves_equal_the_whole(changes, path):
+    model, inputs = small_ntm(**changes, path=path), random(2, 6, 4)
     whole, last = model(inputs)
     first, state = model(inputs[:, :2])
     second, state = model(inputs[:, 2:], state)
@@ -441,8 +441,8 @@ def test_two_halves_equal_the_whole(changes, fused):
 
 
 @paths
-def test_padding_at_the_end_does_not_touch_earlier_outputs(fused):
-    model, inputs = small_ntm(fused=fused), random(2, 4, 4)
+def test_padding_at_the_end_does_not_touch_earlier_outputs(path):
+    model, inputs = small_ntm(path=path), random(2, 4, 4)
     padded = torch.cat([inputs, torch.zeros(2, 3, 4, dtype=DOUBLE)], dim=1)
     noisy = torch.cat([inputs, random(2, 3, 4, seed=1)], dim=1)
     expected = model(inputs)[0]
@@ -453,8 +453,8 @@ def test_padding_at_the_end_does_not_touch_earlier_outputs(fused):
 
 @paths
 @machines
-def test_each_episode_alone_equals_the_batch(changes, fused):
-    model, inputs = small_ntm(**changes, fused=fused), random(3, 5, 4)
+def test_each_episode_alone_equals_the_batch(changes, path):
+    model, inputs = small_ntm(**changes, path=path), random(3, 5, 4)
     logits, state = model(inputs)
     for b in range(3):
         alone, alone_state = model(inputs[b : b + 1])
@@ -467,7 +467,7 @@ def test_the_trace_equals_a_run_step_by_step(changes):
     model, inputs = small_ntm(**changes), random(2, 4, 4)
     logits, last, trace = model(inputs, trace=True)
     assert_equal(logits, model(inputs)[0].detach())
-    model.fused = False
+    model.path = "loop"
     assert torch.equal(logits, model(inputs)[0]), "tracing must not change the outputs"
     projected = [layer.unbind(0) for layer in model.controller.project(inputs)]
     state = model.initial_state(2)
@@ -507,8 +507,8 @@ def test_the_dtype_is_that_of_weights_and_inputs(controller, dtype):
 
 @paths
 @pytest.mark.parametrize("changes", [{}, {"controller": "feedforward"}], ids=["lstm", "feed-forward"])
-def test_mixed_precision_leaves_the_recurrence_alone(changes, fused):
-    model, inputs = small_ntm(**changes, fused=fused).float(), random(2, 5, 4, dtype=torch.float32)
+def test_mixed_precision_leaves_the_recurrence_alone(changes, path):
+    model, inputs = small_ntm(**changes, path=path).float(), random(2, 5, 4, dtype=torch.float32)
     expected, last = model(inputs)
     with torch.autocast("cpu", torch.bfloat16):
         logits, state = model(inputs)
@@ -526,7 +526,7 @@ def test_the_device_is_that_of_the_weights():
     models = (
         NTM(**sizes),
         NTM(**sizes, controller="feedforward"),
-        NTM(**sizes, fused=False),
+        NTM(**sizes, path="loop"),
         LSTMBaseline(**sizes),
     )
     for model in models:
@@ -761,8 +761,8 @@ def test_inputs_must_not_be_empty(model, shape):
 
 @paths
 @pytest.mark.parametrize("controller", ["lstm", "feedforward"])
-def test_a_state_must_be_the_machines_own(controller, fused):
-    model = small_ntm(controller=controller, fused=fused)
+def test_a_state_must_be_the_machines_own(controller, path):
+    model = small_ntm(controller=controller, path=path)
     state, inputs = model.initial_state(2), random(2, 3, 4)
     with pytest.raises(ValueError) as error:
         model(inputs, tuple(state))
@@ -805,12 +805,17 @@ def test_a_state_of_the_baseline_must_be_its_own():
 
 
 @paths
-def test_float16_is_refused_and_bfloat16_works(fused):
-    model, inputs = NTM(n_inputs=4, n_outputs=3, controller_size=5, n_slots=6, fused=fused), random(2, 3, 4)
+def test_float16_is_refused(path):
+    model = NTM(n_inputs=4, n_outputs=3, controller_size=5, n_slots=6, path=path).half()
     with pytest.raises(ValueError) as error:
-        model.half()(inputs)
+        model(random(2, 3, 4))
     assert_one_sentence(error, "float32, float64 or bfloat16", "got torch.float16")
-    model.bfloat16()(inputs)[0].sum().backward()
+
+
+@pytest.mark.parametrize("path", ["auto", "scan", "loop"])
+def test_bfloat16_works(path):
+    model = NTM(n_inputs=4, n_outputs=3, controller_size=5, n_slots=6, path=path).bfloat16()
+    model(random(2, 3, 4))[0].sum().backward()
     assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
 
 

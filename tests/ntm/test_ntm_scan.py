@@ -1,14 +1,16 @@
-"""The hand-written backward pass against autograd over the plain loop: outputs, final states and all gradients."""
+"""The hand-written backward pass, as torch operations and compiled, against autograd over the plain loop: outputs, final
+states and all gradients."""
 
 import pytest
 import torch
 from torch.autograd import gradcheck
 
-from attn.ntm import NTM, NTMState
+from attn.ntm import NTM, PATHS, NTMState
 from attn.ntm_scan import LARGEST_GRADIENT, Location, rows, scan_forward
 from tests.ntm.test_ntm import MACHINES, machines, random, small_ntm, used_state
 
 N_STEPS = 5
+fast_paths = pytest.mark.parametrize("path", ["scan", "compiled"])
 
 
 def parts_of(state):
@@ -17,9 +19,9 @@ def parts_of(state):
     return named | {name: getattr(state, name) for name in NTMState._fields[1:]}
 
 
-def run(model, inputs, state, fused):
+def run(model, inputs, state, path):
     """Logits and final state by name."""
-    model.fused = fused
+    model.path = path
     logits, last = model(inputs, state)
     return {"logits": logits} | parts_of(last)
 
@@ -43,18 +45,19 @@ def assert_same_gradients(found, expected, **tolerance):
             torch.testing.assert_close(found[name], gradient, **tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@fast_paths
 @machines
 @pytest.mark.parametrize("passed", [False, True], ids=["own start", "passed state"])
 @pytest.mark.parametrize("used", ["logits", "state", "both"])
 @pytest.mark.parametrize("n_steps", [1, N_STEPS])
-def test_outputs_and_gradients_equal_those_of_the_plain_loop(changes, passed, used, n_steps):
+def test_outputs_and_gradients_equal_those_of_the_plain_loop(changes, passed, used, n_steps, path):
     model, inputs = small_ntm(**changes), random(3, n_steps, 4).requires_grad_()
     leaves = {"inputs": inputs} | dict(model.named_parameters())
     state = None
     if passed:
         state = used_state(model, 3)
         leaves |= {f"start {name}": value.requires_grad_() for name, value in parts_of(state).items()}
-    found, expected = (run(model, inputs, state, fused) for fused in (True, False))
+    found, expected = (run(model, inputs, state, way) for way in (path, "loop"))
     for name, value in expected.items():
         torch.testing.assert_close(
             found[name], value, rtol=1e-11, atol=1e-13, msg=lambda m, n=name: f"{n}: {m}"
@@ -69,19 +72,21 @@ def test_outputs_and_gradients_equal_those_of_the_plain_loop(changes, passed, us
     assert_same_gradients(found, expected, rtol=1e-8, atol=1e-11)
 
 
+@fast_paths
 @pytest.mark.parametrize("part", ["reads", "weights", "memory", "controller 0", "controller 3"])
-def test_a_loss_of_one_part_of_the_final_state(part):
+def test_a_loss_of_one_part_of_the_final_state(part, path):
     model, inputs = small_ntm(**MACHINES["all"]), random(2, N_STEPS, 4)
     leaves = dict(model.named_parameters())
     found, expected = (
-        gradients({part: run(model, inputs, None, fused)[part]}, leaves) for fused in (True, False)
+        gradients({part: run(model, inputs, None, way)[part]}, leaves) for way in (path, "loop")
     )
     assert_same_gradients(found, expected, rtol=1e-8, atol=1e-11)
 
 
+@fast_paths
 @pytest.mark.parametrize("name", ["two layers", "feed-forward, heads"])
-def test_gradcheck_from_a_passed_state(name):
-    model = small_ntm(**MACHINES[name], controller_size=2, n_slots=3, slot_dim=2)
+def test_gradcheck_from_a_passed_state(name, path):
+    model = small_ntm(**MACHINES[name], controller_size=2, n_slots=3, slot_dim=2, path=path)
     state = used_state(model, 1)
     names = list(parts_of(state))
 
@@ -95,28 +100,31 @@ def test_gradcheck_from_a_passed_state(name):
     assert gradcheck(run_from, (random(1, 2, 4).requires_grad_(), *parts))
 
 
-def test_one_slot_one_value_one_sequence():
+@fast_paths
+def test_one_slot_one_value_one_sequence(path):
     """Sizes of 1, where a transposed copy could turn out to be the tensor itself."""
     model = small_ntm(n_slots=1, slot_dim=1, shift_range=0, controller_size=1)
     inputs, state = random(1, 3, 4), used_state(model, 1)
     kept = [value.clone() for value in parts_of(state).values()]
     leaves = dict(model.named_parameters())
-    found, expected = (gradients(run(model, inputs, state, fused), leaves) for fused in (True, False))
+    found, expected = (gradients(run(model, inputs, state, way), leaves) for way in (path, "loop"))
     assert_same_gradients(found, expected, rtol=1e-8, atol=1e-11)
     assert all(torch.equal(a, b) for a, b in zip(kept, parts_of(state).values(), strict=True))
 
 
-def test_saturated_heads_have_the_gradients_of_the_plain_loop():
+@fast_paths
+def test_saturated_heads_have_the_gradients_of_the_plain_loop(path):
     """Weights at the floor under the logarithm, softplus in its linear part, gates of 0 and 1."""
     model, inputs = small_ntm(n_read_heads=2, n_slots=12), 4 * random(3, 8, 4)
     with torch.no_grad():
         model.heads.linear.weight.mul_(30)
     leaves = dict(model.named_parameters())
-    found, expected = (gradients(run(model, inputs, None, fused), leaves) for fused in (True, False))
+    found, expected = (gradients(run(model, inputs, None, way), leaves) for way in (path, "loop"))
     assert_same_gradients(found, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_a_weight_under_the_floor_has_no_gradient():
+@fast_paths
+def test_a_weight_under_the_floor_has_no_gradient(path):
     """Gates of 0 hand a one-hot weighting on; with an exponent of 1 a slot at the floor would weigh in if it counted."""
     model, inputs = small_ntm(shift_range=0), random(2, 3, 4)
     heads, n_heads = model.heads, model.heads.n_heads
@@ -126,62 +134,67 @@ def test_a_weight_under_the_floor_has_no_gradient():
         heads.linear.bias[exponents : exponents + n_heads] = -60
     state = model.initial_state(2)
     leaves = {"weights": state.weights.requires_grad_()}
-    found, expected = (gradients(run(model, inputs, state, fused), leaves) for fused in (True, False))
+    found, expected = (gradients(run(model, inputs, state, way), leaves) for way in (path, "loop"))
     assert not expected["weights"][..., 1:].any() and expected["weights"].isfinite().all()
     assert_same_gradients(found, expected, rtol=1e-8, atol=1e-11)
 
 
+@fast_paths
 @pytest.mark.parametrize("changes", [{}, {"controller_layers": 2, "n_read_heads": 2, "n_write_heads": 2}])
-def test_float32_over_a_long_sequence(changes):
+def test_float32_over_a_long_sequence(changes, path):
     torch.manual_seed(0)
     model = NTM(n_inputs=4, n_outputs=3, controller_size=20, n_slots=16, slot_dim=6, **changes)
     inputs, leaves = random(1, 200, 4, dtype=torch.float32), dict(model.named_parameters())
-    found, expected = (run(model, inputs, None, fused) for fused in (True, False))
+    found, expected = (run(model, inputs, None, way) for way in (path, "loop"))
     torch.testing.assert_close(found["logits"], expected["logits"], rtol=1e-4, atol=1e-5)
     found, expected = (gradients({"logits": outputs["logits"]}, leaves) for outputs in (found, expected))
     for name, gradient in expected.items():
         assert (found[name] - gradient).norm() < 1e-3 * gradient.norm(), name
 
 
-def test_gradients_that_overflow_on_their_way_keep_sign_and_size():
+@fast_paths
+def test_gradients_that_overflow_on_their_way_keep_sign_and_size(path):
     """Gradients are linear in the loss, which is scaled here so that float32 cannot hold what lies between."""
     model, inputs = small_ntm().float(), random(2, 60, 4, dtype=torch.float32)
     scale, leaves = 1e38, [model.heads.linear.bias]
 
-    def gradient(fused, factor):
-        loss = run(model, inputs, None, fused)["logits"].sum() * factor
+    def gradient(way, factor):
+        loss = run(model, inputs, None, way)["logits"].sum() * factor
         return torch.autograd.grad(loss, leaves)[0].double()
 
-    assert not gradient(False, scale).isfinite().all()
-    expected = gradient(True, 1.0) * scale
+    assert not gradient("loop", scale).isfinite().all()
+    expected = gradient(path, 1.0) * scale
     assert (expected.abs() > LARGEST_GRADIENT).any()
     torch.testing.assert_close(
-        gradient(True, scale), expected.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT), rtol=1e-3, atol=0
+        gradient(path, scale), expected.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT), rtol=1e-3, atol=0
     )
 
 
+@fast_paths
 @machines
-def test_the_wider_backward_pass_gives_the_same_gradients(changes, monkeypatch):
+def test_the_wider_backward_pass_gives_the_same_gradients(changes, monkeypatch, path):
     model, inputs = small_ntm(**changes).float(), random(2, N_STEPS, 4, dtype=torch.float32)
     leaves = dict(model.named_parameters())
-    expected = gradients(run(model, inputs, None, True), leaves)
+    expected = gradients(run(model, inputs, None, path), leaves)
     monkeypatch.setattr("attn.ntm_scan.all_finite", lambda tensors: False)
-    found = gradients(run(model, inputs, None, True), leaves)
+    found = gradients(run(model, inputs, None, path), leaves)
     assert_same_gradients(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_loss_that_is_not_a_number_still_shows_in_the_gradient():
-    model, inputs = small_ntm().float(), random(2, N_STEPS, 4, dtype=torch.float32)
+@fast_paths
+def test_a_loss_that_is_not_a_number_still_shows_in_the_gradient(path):
+    model, inputs = small_ntm(path=path).float(), random(2, N_STEPS, 4, dtype=torch.float32)
     (model(inputs)[0].sum() * torch.nan).backward()
     assert model.heads.linear.weight.grad.isnan().any()
 
 
+@fast_paths
 @machines
-def test_without_gradients_the_numbers_are_the_same_and_nothing_is_kept(changes):
+def test_without_gradients_the_numbers_are_the_same_and_nothing_is_kept(changes, path):
     model, inputs = small_ntm(**changes), random(2, N_STEPS, 4)
     with torch.no_grad():
-        found = run(model, inputs, None, True)
-    for name, value in run(model, inputs, None, True).items():
+        found = run(model, inputs, None, path)
+    for name, value in run(model, inputs, None, path).items():
         assert torch.equal(found[name], value), name
         assert found[name].grad_fn is None and (value.grad_fn is not None), name
 
@@ -195,7 +208,7 @@ def test_the_tape_has_one_place_where_nothing_is_kept(monkeypatch):
         return outputs, controller, tape
 
     monkeypatch.setattr("attn.ntm_scan.scan_forward", spying)
-    model, inputs = small_ntm(), random(2, N_STEPS, 4)
+    model, inputs = small_ntm(path="scan"), random(2, N_STEPS, 4)
     with torch.no_grad():
         model(inputs)
     model(inputs)
@@ -203,8 +216,9 @@ def test_the_tape_has_one_place_where_nothing_is_kept(monkeypatch):
     assert every == (N_STEPS + 1) * one
 
 
-def test_frozen_weights_get_no_gradient_and_the_inputs_still_do():
-    model, inputs = small_ntm(), random(2, N_STEPS, 4).requires_grad_()
+@fast_paths
+def test_frozen_weights_get_no_gradient_and_the_inputs_still_do(path):
+    model, inputs = small_ntm(path=path), random(2, N_STEPS, 4).requires_grad_()
     (expected,) = torch.autograd.grad(model(inputs)[0].sum(), inputs)
     model.requires_grad_(False)
     model(inputs)[0].sum().backward()
@@ -212,17 +226,19 @@ def test_frozen_weights_get_no_gradient_and_the_inputs_still_do():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_graph_can_be_kept_and_used_twice():
+@fast_paths
+def test_a_graph_can_be_kept_and_used_twice(path):
     model = small_ntm(**MACHINES["all"])
-    outputs, leaves = run(model, random(2, N_STEPS, 4), None, True), dict(model.named_parameters())
+    outputs, leaves = run(model, random(2, N_STEPS, 4), None, path), dict(model.named_parameters())
     loss = sum(value.sum() for value in outputs.values())
     first = torch.autograd.grad(loss, list(leaves.values()), retain_graph=True)
     second = torch.autograd.grad(loss, list(leaves.values()))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_changing_the_outputs_in_place_does_not_change_the_gradients():
-    model, inputs = small_ntm(), random(2, N_STEPS, 4)
+@fast_paths
+def test_changing_the_outputs_in_place_does_not_change_the_gradients(path):
+    model, inputs = small_ntm(path=path), random(2, N_STEPS, 4)
     leaves = list(model.parameters())
     expected = torch.autograd.grad(model(inputs)[0].sum(), leaves)
     logits, state = model(inputs)
@@ -233,8 +249,9 @@ def test_changing_the_outputs_in_place_does_not_change_the_gradients():
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_changing_a_weight_before_the_backward_pass_is_an_error():
-    model = small_ntm()
+@fast_paths
+def test_changing_a_weight_before_the_backward_pass_is_an_error(path):
+    model = small_ntm(path=path)
     loss = model(random(2, N_STEPS, 4))[0].sum()
     with torch.no_grad():
         model.heads.linear.weight.add_(1)
@@ -242,26 +259,28 @@ def test_changing_a_weight_before_the_backward_pass_is_an_error():
         loss.backward()
 
 
-def test_second_derivatives_are_refused_and_the_plain_loop_has_them():
-    model, inputs = small_ntm(), random(1, 2, 4).requires_grad_()
+@fast_paths
+def test_second_derivatives_are_refused_and_the_plain_loop_has_them(path):
+    model, inputs = small_ntm(path=path), random(1, 2, 4).requires_grad_()
     (gradient,) = torch.autograd.grad(model(inputs)[0].square().sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.square().sum().backward()
-    model.fused = False
+    model.path = "loop"
     (gradient,) = torch.autograd.grad(model(inputs)[0].square().sum(), inputs, create_graph=True)
     (second,) = torch.autograd.grad(gradient.square().sum(), inputs)
     assert bool(second.any())
 
 
-def test_fusing_changes_neither_the_parameters_nor_the_random_draws():
+def test_the_path_changes_neither_the_parameters_nor_the_random_draws():
     draws = []
-    for fused in (True, False):
+    for path in PATHS:
         torch.manual_seed(0)
-        model = NTM(n_inputs=3, n_outputs=2, fused=fused)
+        model = NTM(n_inputs=3, n_outputs=2, path=path)
         draws.append((model.state_dict(), torch.rand(3)))
-    (one, after_one), (other, after_other) = draws
-    assert list(one) == list(other) and torch.equal(after_one, after_other)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    (one, after_one), *others = draws
+    for other, after_other in others:
+        assert list(one) == list(other) and torch.equal(after_one, after_other)
+        assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_rows_are_views_under_the_names_of_the_sequence():
