@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex
 
 from attn.data.associative_recall import AssociativeRecallTask
 from attn.data.episodic import CopyTask
-from attn.experiments.ntm import figures, inside
+from attn.experiments.ntm import answers, figures, inside
 from attn.experiments.ntm.workloads import MODELS
 from attn.reproduction.figures import COLOURS
 from attn.reproduction.records import Record, pack_arrays
@@ -135,6 +135,22 @@ def test_short_runs_reach_no_mark_of_the_paper_s():
     assert axes.get_xlim()[1] < 100
 
 
+def test_a_run_that_solves_a_task_and_loses_it_again_does_not_count():
+    history = run(costs=(2, 0)).history
+    lost = Record(
+        run().path, run().data | {"history": [*history, *({**history[-1], "bits_per_sequence": 9.0},) * 5]}
+    )
+    assert (
+        legend(figures.curves("copy", {"lstm": [lost]}, printed("copy")))[0]
+        == "LSTM (median of 1 seed, 0 of 1 solve it)"
+    )
+
+
+def test_ticks_of_logarithmic_axes_are_round():
+    assert figures._plain(0.0000099999999999999999, 0) == "0.00001"
+    assert [figures._plain(value, 0) for value in (0.1, 1.0, 100.0)] == ["0.1", "1", "100"]
+
+
 @pytest.mark.parametrize(("task", "words"), [("copy", "1 of 2 solve it"), ("repeat_copy", "2 of 2 solve it")])
 def test_solved_is_what_the_task_s_threshold_says(task, words):
     drawing = figures.curves(task, {"lstm": [run(costs=(2, 0)), run(costs=(9, 0.5))]}, printed(task))
@@ -152,8 +168,14 @@ def test_n_grams_have_their_levels_and_nobody_solves_them():
 
 
 def test_a_cost_of_zero_is_drawn_on_a_logarithmic_axis():
-    axes = figures.curves("copy", {"lstm": [run(costs=(9, 0))]}, printed("copy")).axes[0]
-    assert axes.lines[0].get_ydata().min() > 0
+    drawing = figures.curves("copy", {"lstm": [run(costs=(9, 0))]}, printed("copy"))
+    assert drawing.axes[0].lines[0].get_ydata().min() > 0 and "this, or less" in legend(drawing), (
+        "and says so"
+    )
+    above = figures.curves("copy", {"lstm": [run(costs=(9, 1e-5))]}, printed("copy"))
+    assert above.axes[0].lines[0].get_ydata().min() == pytest.approx(1e-5) and "this, or less" not in legend(
+        above
+    )
     axes = figures.curves("associative", {"lstm": [run(costs=(9, 0))]}, printed("associative")).axes[0]
     assert axes.lines[0].get_ydata().min() == axes.get_ylim()[0] == 0
 
@@ -201,6 +223,10 @@ def test_generalisation_has_a_mark_a_seed():
     assert {x: len(values) for x, values in points(axes, "lstm").items()} == dict.fromkeys(LENGTHS, 5)
     expected = [1.02 * cost for cost in (1e-4, 1e-4, 2e-4, 1e-3, 0.1)]
     assert medians(axes, "ntm_lstm") == pytest.approx(expected)
+    seeds_ = [line for line in axes.lines if line.get_marker() == "o" and line.get_color() == COLOURS["lstm"]]
+    assert len(seeds_) == 5 and all(line.get_linestyle() == "-" for line in seeds_), (
+        "each seed's marks are joined"
+    )
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert [int(tick.get_text()) for tick in axes.get_xticklabels()] == list(LENGTHS)
     zero = {"ntm_lstm": [record("ntm_lstm", at=dict.fromkeys(LENGTHS, 0.0))]}
@@ -230,49 +256,6 @@ def test_repeat_copy_has_a_panel_for_vectors_and_one_for_ends():
     assert set(points(ends, "lstm")).isdisjoint(points(ends, "ntm_lstm")), "side by side"
     names = [tick.get_text() for tick in ends.get_xticklabels()]
     assert names[0] == "10 vectors,\n10 repeats\n(training)" and names[1] == "20 vectors,\n10 repeats"
-
-
-# --- answers -------------------------------------------------------------------------------------------------
-
-
-def test_answers_stand_below_their_targets(kept):
-    records = {kind: kept("copy")[kind] for kind in ("ntm_lstm", "lstm")}
-    drawing = figures.answers(records | {"ntm_ff": []}, (10, 20, 30, 50))
-    found = images(drawing)
-    assert len(found) == 3 * 4
-    made = {kind: outcomes("copy")[kind].artifact for kind in MODELS}
-    np.testing.assert_allclose(found[0], made["ntm_lstm"]["targets_10"].T / 255)
-    np.testing.assert_allclose(found[7], made["ntm_lstm"]["outputs_50"].T / 255)
-    np.testing.assert_allclose(found[11], made["lstm"]["outputs_50"].T / 255)
-    assert {"length 10", "length 50", "target", "LSTM"} <= set(texts(drawing))
-
-
-def test_repeated_answers_end_with_their_marker(kept):
-    drawing = figures.repeat_answers(kept("repeat_copy"), REPEATS[1:])
-    found, made = images(drawing), outcomes("repeat_copy")
-    assert len(found) == 2 * 4
-    np.testing.assert_allclose(found[0], made["lstm"].artifact["targets_20x10"].T / 255)
-    assert found[0].shape == (7, 201) and found[0][6].tolist() == [0.0] * 200 + [1.0]
-    np.testing.assert_allclose(found[7], made["lstm"].artifact["outputs_10x20"].T / 255)
-    for axes in drawing.axes:
-        assert axes.get_yticks().tolist() == [6] and axes.get_yticklabels()[0].get_text() == "end"
-        assert axes.lines[0].get_ydata()[0] == 5.5, "a line above the marker's row"
-    assert {"20 vectors, 10 repeats", "10 vectors, 20 repeats"} <= set(texts(drawing))
-
-
-def test_predictions_stand_below_the_optimal_ones(kept):
-    drawing = figures.predictions(kept("ngrams"))
-    found, made = images(drawing), outcomes("ngrams")
-    assert len(found) == 2 + 3 and all(image.shape == (1, 200) for image in found)
-    optimal = made["lstm"].artifact["optimal_trace"].astype(float)
-    np.testing.assert_allclose(found[0][0], made["lstm"].artifact["targets_trace"][:, 0] / 255)
-    np.testing.assert_allclose(found[1][0], optimal)
-    for image, line, kind in zip(found[2:], drawing.axes[-1].lines, MODELS, strict=True):
-        outputs = made[kind].artifact["outputs_trace"][:, 0] / 255
-        np.testing.assert_allclose(image[0], outputs)
-        np.testing.assert_allclose(line.get_ydata(), np.abs(outputs - optimal))
-        assert line.get_color() == COLOURS[kind]
-        assert f"(mean {np.abs(outputs - optimal).mean():.2f})" in line.get_label()
 
 
 # --- inside --------------------------------------------------------------------------------------------------
@@ -430,6 +413,23 @@ def test_slots_in_use_are_cut_out_across_the_end_of_the_circle(used, shown, firs
     np.testing.assert_array_equal(cut(np.arange(20)[None]), [shown])
 
 
+def test_a_weighting_spread_thin_gets_shades_of_its_own(keep):
+    assert inside.black(np.full((5, 20), 1 / 20)) == pytest.approx(0.1), "twice the usual largest weight"
+    focused = np.eye(20)[[0, 3, 4, 5]]
+    assert inside.black(focused) == 1 and inside.black(np.zeros((4, 20))) == 1
+    spread = np.vstack([focused[:1], np.full((9, 20), 1 / 20)])  # starts on slot 0 and blurs
+    cut, first = inside.used_slots(spread, spread)
+    assert first == 0 and cut(spread).shape == (10, 20), "not the few slots of the start"
+    trace = sort_trace(lambda p: 9 * p, n_heads=1)
+    even = np.full_like(trace["trace_write_weights"], 1 / 128)
+    write, read, _ = inside.sorting([keep(run(), trace | {"trace_write_weights": even})]).axes
+    assert write.get_title() == "write weighting (black: 0.016 or more)" and write.images[0].get_clim() == (
+        0,
+        2 / 128,
+    )
+    assert read.get_title() == "read weighting" and read.images[0].get_clim() == (0, 1)
+
+
 def test_no_slot_is_shown_twice():
     weights = np.zeros((1, 20))
     weights[:, [i for i in range(20) if i not in (3, 4)]] = 1
@@ -452,9 +452,10 @@ NOBODY = {"ntm_lstm": [], "lstm": []}
         lambda: figures.generalisation(NOBODY, LENGTHS, longest=20),
         lambda: figures.associative_generalisation(NOBODY, ITEMS, PAPER.table("fig11_associative_generalisation")),
         lambda: figures.repeat_generalisation(NOBODY, REPEATS),
-        lambda: figures.answers(NOBODY, (10, 20)),
-        lambda: figures.repeat_answers(NOBODY, REPEATS),
-        lambda: figures.predictions(NOBODY),
+        lambda: answers.copies(NOBODY, (10, 20)),
+        lambda: answers.copies(NOBODY, (120,)),
+        lambda: answers.repeats(NOBODY, REPEATS),
+        lambda: answers.predictions(NOBODY),
         lambda: inside.copying([]),
         lambda: inside.recalling([]),
         lambda: inside.counting([]),

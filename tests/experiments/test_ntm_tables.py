@@ -15,7 +15,10 @@ from attn.experiments.ntm.tables import (
     answer_cost,
     endings,
     final_cost,
+    fitted_rows,
     solved_below,
+    solves,
+    typical,
 )
 from attn.experiments.ntm.workloads import MODELS
 from attn.reproduction.errors import UsageError
@@ -99,6 +102,41 @@ def test_only_the_lstm_s_unmatched_row_has_a_note():
     noted = {row["task"]: note(row) for row in PAPER.table("table3_lstm").rows}
     assert [task for task, text in noted.items() if text] == ["Priority Sort"]
     assert noted["Priority Sort"].startswith("Priority Sort has no solution")
+
+
+def test_a_second_layer_of_ours_sees_more_than_the_formula_s():
+    note = VIEWS["table2_ntm_lstm"].cells["parameters"].note
+    notes = {row["task"]: note(row) for row in PAPER.table("table2_ntm_lstm").rows}
+    assert [task for task, text in notes.items() if "second layer" in text] == ["Priority Sort"]
+    ours = 212_868 + 4 * 100 * (9 + 5 * 20)
+    assert f"{ours:,} parameters, where the formula has 212,868" in notes["Priority Sort"]
+    assert "second_layer" in {item.id for item in PAPER.deviations}
+
+
+def test_the_fitted_pattern_gives_six_printed_counts_and_the_standard_build_none():
+    rows = fitted_rows()
+    assert [(row["kind"], row["task"]) for row in rows] == [
+        (kind, task) for kind in ("ntm_ff", "ntm_lstm") for task in ("Copy", "Repeat Copy", "N-Grams")
+    ]
+    for row in rows:
+        case = next(
+            c for c in PAPER.exact_fact(f"{row['kind']}_params")["values"] if c["task"] == row["task"]
+        )
+        assert row["fitted"] == row["printed"] == case["printed"]
+        assert row["standard"] == case["result"] != case["printed"]
+
+
+def test_the_pattern_is_the_formula_of_the_facts_notes():
+    """As the notes word it: 125 weights an output, 101 a value that a head emits, 13 more."""
+    for row in fitted_rows():
+        inputs = 100 * (row["n_in"] + 25) if row["kind"] == "ntm_ff" else 400 * (row["n_in"] + 125)
+        assert inputs + 125 * row["n_out"] + 101 * row["head_outputs"] + 13 == row["printed"]
+
+
+def test_what_the_page_says_of_the_printed_counts():
+    one, two = ({row["task"]: row["parameters"] for row in PAPER.table(t).rows} for t in list(PRINTED)[:2])
+    assert all((one[task] - two[task]) % 2 for task in one), "one is odd, the other even"
+    assert two["Associative"] > two["Copy"] and CHANNELS["Associative"] < CHANNELS["Copy"]
 
 
 # --- learning curves ---------------------------------------------------------------------------------------------------
@@ -243,6 +281,21 @@ def test_the_final_cost_sees_through_a_spike():
     spiked = Record(run.path, run.data | {"history": history})
     assert final_cost(spiked) == pytest.approx(1.12), "the median of 1.16, 1.12, 1.08, 1.04 and 400"
     assert final_cost(record("lstm", costs=(7, 7))) == 7
+
+
+def test_a_run_solves_a_task_only_if_it_ends_so():
+    run = record("lstm", costs=(1, 0))
+    lost = Record(
+        run.path,
+        run.data | {"history": [*run.history, *({**run.history[-1], "bits_per_sequence": 80.0},) * 5]},
+    )
+    assert solves(run, 0.1) and not solves(lost, 0.1)
+    assert "0 of 1 seed below 0.1" in endings("copy", {"lstm": [lost]})
+
+
+def test_the_typical_run_is_that_of_median_cost():
+    runs = [record("lstm", seed, costs=(cost, cost)) for seed, cost in enumerate((5, 1, 9, 3))]
+    assert [typical(runs[:n]).seed if n else typical([]) for n in range(5)] == [None, 0, 1, 0, 3]
 
 
 def test_tasks_that_can_be_solved_have_a_threshold():

@@ -13,7 +13,9 @@ from attn.reproduction.records import Record
 
 Runs = Mapping[str, Record]
 _NTM, _LSTM = "copy/ntm_lstm", "copy/lstm"
-_UNHARMED = load_papers()[PAPER].margins["copy_length_30"]["value"]  # bits per output bit
+_MARGINS = {name: margin["value"] for name, margin in load_papers()[PAPER].margins.items()}
+_UNHARMED = _MARGINS["copy_length_30"]  # bits per output bit
+_LEARNED = _MARGINS["learned"]  # bits per output bit
 
 
 def _learns(experiment: str, label: str) -> Control:
@@ -53,10 +55,15 @@ def _metric(name: str):
 
 # --- copy: headline claims, five seeds -----------------------------------------------------------------------
 
-_NTM_LEARNS = Control(
-    statement="The NTM beats chance (1 bit per output bit) at the longest training length, 20",
-    difference=lambda runs: 1 - runs[_NTM].metric("bits_per_bit_at_20"),
-)
+
+def _learned(experiment: str, who: str, size: str, what: str) -> Control:
+    return Control(
+        statement=f"The {who} has learned {what} to {_LEARNED:g} bits per output bit, a tenth of chance",
+        difference=lambda runs: _LEARNED - runs[experiment].metric(f"bits_per_bit_at_{size}"),
+    )
+
+
+_NTM_LEARNED = _learned(_NTM, "NTM", "20", "the longest training length, 20,")
 
 
 def _faster(claim: str, what: str, cost) -> Claim:
@@ -75,7 +82,7 @@ def _beyond(length: int) -> Claim:
         _LSTM,
         _NTM,
         _metric(f"bits_per_bit_at_{length}"),
-        _NTM_LEARNS,
+        _NTM_LEARNED,
         "copy_generalises",
         headline=True,
     )
@@ -97,7 +104,7 @@ _COPY = (
         difference=lambda runs: (
             runs[_NTM].metric("bits_per_bit_at_30") - runs[_NTM].metric("bits_per_bit_at_20")
         ),
-        control=_NTM_LEARNS,
+        control=_NTM_LEARNED,
     ),
     Claim(
         id="copy_generalises_lstm_breaks",
@@ -111,19 +118,17 @@ _COPY = (
         difference=lambda runs: (
             runs[_LSTM].metric("bits_per_bit_at_30") - runs[_LSTM].metric("bits_per_bit_at_20") - _UNHARMED
         ),
-        control=Control(
-            statement="The LSTM has learned length 20 to a tenth of chance, so that there is something to break",
-            difference=lambda runs: 0.1 - runs[_LSTM].metric("bits_per_bit_at_20"),
-        ),
+        control=_learned(_LSTM, "LSTM", "20", "length 20, so that there is something to break,"),
     ),
 )
 
 
 # --- the other tasks: three seeds each ---------------------------------------------------------------------
 
-_REPEAT_SOLVED = load_papers()[PAPER].margins["repeat_copy_solved"]["value"]  # bits per sequence
-_RIGHT_ENDS = load_papers()[PAPER].margins["repeat_copy_ends"]["value"]  # share of sequences
-_RECALLED = load_papers()[PAPER].margins["associative_recalled"]["value"]  # bits per answer
+_REPEAT_SOLVED = _MARGINS["repeat_copy_solved"]  # bits per sequence
+_REPEATS_BEYOND = _MARGINS["repeat_copy_beyond"]  # bits per output bit
+_RIGHT_ENDS = _MARGINS["repeat_copy_ends"]  # share of sequences
+_RECALLED = _MARGINS["associative_recalled"]  # bits per answer
 
 
 def _solves_repeat_copy(kind: str) -> Claim:
@@ -140,27 +145,40 @@ def _solves_repeat_copy(kind: str) -> Claim:
     )
 
 
-def _repeats_beyond(claim: str, size: str, what: str) -> Claim:
+_REPEAT_LEARNED = _learned("repeat_copy/ntm_lstm", "NTM", "10x10", "the largest training size, 10x10,")
+
+
+def _repeats_beyond(claim: str, size: str, what: str) -> tuple[Claim, Claim]:
+    """The NTM at a size beyond training: it costs less than the LSTM, and little in itself."""
     name = f"bits_per_bit_at_{size}"
-    return _less(
+    less = _less(
         f"repeat_both_solve_{claim}",
         f"Cost at twice the longest training {what} ({size}): LSTM minus NTM with LSTM controller",
         "bits per output bit",
         "repeat_copy/lstm",
         "repeat_copy/ntm_lstm",
         _metric(name),
-        Control(
-            statement="The NTM beats chance (1 bit per output bit) at the largest training size, 10x10",
-            difference=lambda runs: 1 - runs["repeat_copy/ntm_lstm"].metric("bits_per_bit_at_10x10"),
-        ),
+        _REPEAT_LEARNED,
         "repeat_both_solve",
     )
+    little = Claim(
+        id=f"repeat_both_solve_{claim}_kept",
+        fact="repeat_both_solve",
+        kind="order",
+        measure=f"How far the NTM with LSTM controller stays below {_REPEATS_BEYOND:g} bits per output bit at twice the "
+        f"longest training {what} ({size})",
+        unit="bits per output bit",
+        experiments=("repeat_copy/ntm_lstm",),
+        difference=lambda runs: _REPEATS_BEYOND - runs["repeat_copy/ntm_lstm"].metric(name),
+        control=_REPEAT_LEARNED,
+    )
+    return less, little
 
 
 _REPEAT = (
     *(_solves_repeat_copy(kind) for kind in ("ntm_lstm", "ntm_ff", "lstm")),
-    _repeats_beyond("length", "20x10", "length"),
-    _repeats_beyond("repeats", "10x20", "number of repeats"),
+    *_repeats_beyond("length", "20x10", "length"),
+    *_repeats_beyond("repeats", "10x20", "number of repeats"),
     Claim(
         id="repeat_both_solve_no_end",
         fact="repeat_both_solve",
@@ -217,13 +235,16 @@ _ASSOCIATIVE = (
     ),
 )
 
-_USES_CONTEXT = Control(
-    statement="The LSTM costs less than the same estimator without a context",
-    difference=lambda runs: (
-        runs["ngrams/lstm"].metric("context_free_bits_per_sequence")
-        - runs["ngrams/lstm"].metric("bits_per_sequence")
-    ),
-)
+
+def _gain_from_context(record: Record) -> float:
+    return record.metric("context_free_bits_per_sequence") - record.metric("bits_per_sequence")
+
+
+def _uses_context(who: str, *kinds: str) -> Control:
+    return Control(
+        statement=f"The {who} costs less than the same estimator without a context",
+        difference=lambda runs: max(_gain_from_context(runs[f"ngrams/{kind}"]) for kind in kinds),
+    )
 
 
 def _between(kind: str) -> Claim:
@@ -234,7 +255,7 @@ def _between(kind: str) -> Claim:
         "ngrams/lstm",
         f"ngrams/{kind}",
         _metric("bits_per_sequence"),
-        _USES_CONTEXT,
+        _uses_context("LSTM", "lstm"),
         "ngram_between",
     )
 
@@ -248,11 +269,11 @@ _NGRAMS = (
         kind="order",
         measure="Cost above that of the optimal estimator on the same validation sequences, of the better NTM",
         unit="bits per sequence",
-        experiments=("ngrams/ntm_lstm", "ngrams/ntm_ff", "ngrams/lstm"),
+        experiments=("ngrams/ntm_lstm", "ngrams/ntm_ff"),
         difference=lambda runs: min(
             runs[f"ngrams/{kind}"].metric("bits_above_optimal") for kind in ("ntm_lstm", "ntm_ff")
         ),
-        control=_USES_CONTEXT,
+        control=_uses_context("better NTM", "ntm_lstm", "ntm_ff"),
     ),
 )
 

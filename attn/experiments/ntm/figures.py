@@ -1,4 +1,4 @@
-"""Figures of the Neural Turing Machine's chapter, drawn from records and small tensors; see also `inside`."""
+"""Figures of the Neural Turing Machine's chapter, drawn from records and small tensors; see `answers` and `inside`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from attn.data.episodic import Episodes
-from attn.evaluation.curves import solved_at
 from attn.experiments.ntm.runs import LABELS
-from attn.experiments.ntm.tables import answer_cost, solved_below
+from attn.experiments.ntm.tables import answer_cost, solved_below, solves
 from attn.experiments.ntm.workloads import MODELS
 from attn.reproduction.facts import FactTable
 from attn.reproduction.figures import (
@@ -29,9 +28,15 @@ from attn.reproduction.records import Record
 
 Records = Mapping[str, Sequence[Record]]  # by kind of model
 
-_FLOOR = 1e-3  # bits; costs below it are drawn at it, because the axis is logarithmic
-_NAMES = {"ntm_lstm": "NTM,\nLSTM", "ntm_ff": "NTM,\nfeed-forward", "lstm": "LSTM"}  # beside images
+_FLOOR = (
+    1e-6  # bits; a cost below it is drawn at it, because a logarithmic axis has no 0, and the figure says so
+)
 _OTHER = "#000000"  # the second setting of one model, beside its own colour
+
+
+def there(records: Records) -> dict[str, Sequence[Record]]:
+    """Models that have records."""
+    return {kind: rows for kind, rows in records.items() if rows}
 
 
 # --- small tensors ------------------------------------------------------------------------------------------
@@ -103,7 +108,7 @@ def curves(task: str, records: Records, printed: FactTable) -> Figure:
         records: runs of each model on the task.
         printed: what was read off the paper's plot, `k` in thousand sequences.
     """
-    records = _there(records)
+    records = there(records)
     drawing, axes = figure(height=3.7)
     if not records:
         return nothing_yet(drawing)
@@ -124,7 +129,7 @@ def batch_1(task: str, one: Sequence[Record], many: Sequence[Record]) -> Figure:
         one: runs with one sequence an update.
         many: runs with several.
     """
-    records = _there({"one": one, "many": many})
+    records = there({"one": one, "many": many})
     drawing, panels = figure(1, 2, height=2.9, sharey=True)
     if not records:
         return nothing_yet(drawing)
@@ -140,13 +145,8 @@ def batch_1(task: str, one: Sequence[Record], many: Sequence[Record]) -> Figure:
 
 
 def _plain(value: float, place: int) -> str:
-    """0.00001 as that, for ticks of logarithmic axes."""
-    return np.format_float_positional(value, trim="-")
-
-
-def _there(records: Records) -> dict[str, Sequence[Record]]:
-    """Models that have records."""
-    return {kind: rows for kind, rows in records.items() if rows}
+    """0.00001 as that, for ticks of logarithmic axes; the axis itself gives it with an error in the last place."""
+    return np.format_float_positional(value, precision=6, fractional=False, trim="-")
 
 
 _COLOURS = COLOURS | {"many": COLOURS["ntm_lstm"], "one": _OTHER}
@@ -161,6 +161,7 @@ def _draw_curves(
     points = {
         kind: [_curve(record, unit, scale)[first:] for record in rows] for kind, rows in records.items()
     }
+    costs = [e["bits_per_sequence"] for rows in records.values() for record in rows for e in record.history]
     learning_curves(
         axes, points, labels, xlabel=_UNITS[unit], ylabel="bits per sequence", colours=_COLOURS,
         notes={kind: _share_solved(rows, solved) for kind, rows in records.items()} if solved else None,
@@ -170,13 +171,19 @@ def _draw_curves(
         return
     label = f"solved below {solved:g}"
     axes.axhline(solved, color=COLOURS["paper"], linestyle="--", linewidth=1, label=label)
+    _logarithmic(axes, costs)
+
+
+def _logarithmic(axes: Axes, costs: Sequence[float]) -> None:
+    """A logarithmic cost axis, with a word on costs that it cannot hold."""
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter(_plain)
+    if min(costs) < _FLOOR:
+        axes.axhline(_FLOOR, color=COLOURS["paper"], linestyle=":", linewidth=1, label="this, or less")
 
 
 def _share_solved(rows: Sequence[Record], level: float) -> str:
-    solved = sum(solved_at(record.history, level) is not None for record in rows)
-    return f"{solved} of {len(rows)} solve it"
+    return f"{sum(solves(record, level) for record in rows)} of {len(rows)} solve it"
 
 
 def _curve(record: Record, unit: str, scale: str) -> list[tuple[float, float]]:
@@ -234,17 +241,17 @@ def _setting(record: Record) -> str:
 
 
 def generalisation(records: Records, lengths: Sequence[int], longest: int) -> Figure:
-    """Cost per output bit over length, trained up to `longest`: every seed a mark, the median a line."""
+    """Cost per output bit over length, trained up to `longest`: every seed a thin line, the median on top."""
     drawing, axes = figure(height=3.0)
-    records = _there(records)
+    records = there(records)
     if not records:
         return nothing_yet(drawing)
-    _over_sizes(axes, records, lengths, _bits_per_bit)
+    _over_sizes(axes, records, lengths, _drawn_bits)
     _chance(axes, 1)
     _trained(axes, min(lengths) - 1, longest)
     axes.set_xscale("log", base=2)
-    axes.set(yscale="log", xlabel="length (vectors)", ylabel="bits per output bit")
-    axes.yaxis.set_major_formatter(_plain)
+    axes.set(xlabel="length (vectors)", ylabel="bits per output bit")
+    _logarithmic(axes, _values(records, lengths))
     axes.set(xticks=lengths, xticklabels=lengths)
     legend_below(drawing, axes, n_columns=4)
     return drawing
@@ -253,7 +260,7 @@ def generalisation(records: Records, lengths: Sequence[int], longest: int) -> Fi
 def associative_generalisation(records: Records, items: Sequence[int], printed: FactTable) -> Figure:
     """Cost of the answer over the number of items (fig. 11), trained on 2 to 6, with the paper's readings."""
     drawing, axes = figure(height=3.0)
-    records = _there(records)
+    records = there(records)
     if not records:
         return nothing_yet(drawing)
     _over_sizes(axes, records, items, answer_cost)
@@ -268,15 +275,15 @@ def associative_generalisation(records: Records, items: Sequence[int], printed: 
 def repeat_generalisation(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure:
     """Repeat copy at several (length, repeats), the first of them the largest of training: bits, and end marker."""
     drawing, panels = figure(1, 2, height=2.8)
-    records = _there(records)
+    records = there(records)
     if not records:
         return nothing_yet(drawing)
     names = [f"{length}x{repeats}" for length, repeats in sizes]
-    _beside(panels[0], records, names, _bits_per_bit)
+    _beside(panels[0], records, names, _drawn_bits)
     _beside(panels[1], records, names, lambda record, name: record.metric(f"right_ends_at_{name}"))
     _chance(panels[0], 1)
-    panels[0].set(yscale="log", ylabel="bits per output bit", title="the vectors")
-    panels[0].yaxis.set_major_formatter(_plain)
+    panels[0].set(ylabel="bits per output bit", title="the vectors")
+    _logarithmic(panels[0], _values(records, names))
     panels[1].set(ylim=(-0.03, 1.03), ylabel="share of sequences", title="end marked at the right step only")
     ticks = [f"{length} vectors,\n{repeats} repeats" for length, repeats in sizes]
     ticks[0] += "\n(training)"
@@ -289,17 +296,27 @@ def repeat_generalisation(records: Records, sizes: Sequence[tuple[int, int]]) ->
 _ANSWER_BITS = 18  # of associative recall: three vectors of six bits
 
 
-def _bits_per_bit(record: Record, size: object) -> float:
-    return max(record.metric(f"bits_per_bit_at_{size}"), _FLOOR / 100)
+def _values(records: Records, sizes: Sequence[object]) -> list[float]:
+    """Bits per output bit of all runs at all sizes."""
+    return [bits_at(record, size) for rows in records.values() for record in rows for size in sizes]
+
+
+def bits_at(record: Record, size: object) -> float:
+    """Bits per output bit at a size of the final test, as 20 or "20x10"."""
+    return record.metric(f"bits_per_bit_at_{size}")
+
+
+def _drawn_bits(record: Record, size: object) -> float:
+    return max(bits_at(record, size), _FLOOR)
 
 
 def _over_sizes(
     axes: Axes, records: Records, sizes: Sequence[int], value: Callable[[Record, int], float]
 ) -> None:
-    """A mark a seed, and a line through the medians."""
+    """Marks of a seed joined by a thin line, and a thick line through the medians."""
     for kind, rows in records.items():
         table = np.array([[value(record, size) for size in sizes] for record in rows])
-        axes.plot(sizes, table.T, "o", color=COLOURS[kind], alpha=0.4, markersize=4)
+        axes.plot(sizes, table.T, "o-", color=COLOURS[kind], alpha=0.4, markersize=4, linewidth=0.6)
         axes.plot(sizes, np.median(table, axis=0), color=COLOURS[kind], linewidth=2, label=LABELS[kind])
 
 
@@ -324,101 +341,3 @@ def _trained(axes: Axes, least: float, longest: float) -> None:
     """Shade the sizes of training."""
     axes.axvspan(least, longest, color=COLOURS["paper"], alpha=0.12, linewidth=0)
     axes.text(0.01, 0.97, "seen in training", transform=axes.transAxes, color="black", fontsize=8, va="top")
-
-
-# --- answers ------------------------------------------------------------------------------------------------
-
-
-def answers(records: Records, lengths: Sequence[int]) -> Figure:
-    """Targets, and what the first seed of each model answers, for several lengths (the paper's figs. 4 and 5)."""
-    arrays = _kept(records)
-    if not arrays:
-        return nothing_yet(figure()[0])
-    ratios = [max(length, 12) for length in lengths]
-    drawing, grid = figure(1 + len(arrays), len(lengths), height=0.95, width_ratios=ratios)
-    for column, length in enumerate(lengths):
-        _answer_rows(grid[:, column], arrays, str(length), f"length {length}", named=column == 0)
-    drawing.supxlabel("step of the answer", fontsize=9)
-    return drawing
-
-
-def repeat_answers(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure:
-    """Targets, and below them the first seed's answers, of repeat copy at several (length, repeats) (fig. 8).
-
-    The lowest row of each image is the end marker.
-    """
-    arrays = _kept(records)
-    if not arrays:
-        return nothing_yet(figure()[0])
-    rows = 1 + len(arrays)
-    drawing, panels = figure(rows * len(sizes), height=0.55)
-    for index, (length, repeats) in enumerate(sizes):
-        group = panels[index * rows : (index + 1) * rows]
-        _answer_rows(group, arrays, f"{length}x{repeats}", f"{length} vectors, {repeats} repeats")
-        for panel in group:
-            _end_marker_row(panel)
-    drawing.supxlabel("step of the answer", fontsize=9)
-    return drawing
-
-
-def _kept(records: Records) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of the first seed of each model."""
-    return {kind: rows[0].artifact() for kind, rows in _there(records).items()}
-
-
-def _answer_rows(
-    panels: Sequence[Axes],
-    arrays: Mapping[str, Mapping[str, np.ndarray]],
-    size: str,
-    title: str,
-    *,
-    named: bool = True,
-) -> None:
-    """One panel for the target and one below it for each model's answer."""
-    first = next(iter(arrays.values()))
-    _image(panels[0], first[f"targets_{size}"] / 255, title, "target" if named else None)
-    for panel, (kind, kept) in zip(panels[1:], arrays.items(), strict=True):
-        _image(panel, kept[f"outputs_{size}"] / 255, "", _NAMES[kind] if named else None)
-
-
-def _image(axes: Axes, values: np.ndarray, title: str, name: str | None) -> None:
-    binary_image(axes, values, title=title)
-    axes.tick_params(bottom=False, labelbottom=False)
-    if name:
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-
-
-def _end_marker_row(axes: Axes) -> None:
-    """Set the lowest row apart and name it."""
-    lowest = axes.images[0].get_array().shape[0] - 1
-    axes.axhline(lowest - 0.5, color=COLOURS["paper"], linewidth=0.6)
-    axes.yaxis.tick_right()
-    axes.set_yticks([lowest], ["end"], fontsize=6)
-    axes.tick_params(length=0)
-
-
-# --- predictions --------------------------------------------------------------------------------------------
-
-
-def predictions(records: Records) -> Figure:
-    """One n-gram sequence: its bits, the optimal predictions, those of each model's first seed (fig. 14), the errors.
-
-    Probabilities of a 1 are shades from white to black; below, the distance from the optimal probability.
-    """
-    arrays = _kept(records)
-    if not arrays:
-        return nothing_yet(figure()[0])
-    first = next(iter(arrays.values()))
-    strips = {"sequence": first["targets_trace"] / 255, "optimal": first["optimal_trace"][:, None]}
-    strips |= {_NAMES[kind]: kept["outputs_trace"] / 255 for kind, kept in arrays.items()}
-    ratios = [1] * len(strips) + [3.5]
-    drawing, panels = figure(len(ratios), height=0.55, sharex=True, height_ratios=ratios)
-    for panel, (name, values) in zip(panels, strips.items(), strict=False):
-        _image(panel, values.astype(float), "", name)
-    for kind, kept in arrays.items():
-        off = np.abs(kept["outputs_trace"][:, 0] / 255 - kept["optimal_trace"].astype(float))
-        label = f"{LABELS[kind]} (mean {off.mean():.2f})"
-        panels[-1].plot(off, color=COLOURS[kind], linewidth=1, label=label)
-    panels[-1].set(xlabel="bit of the sequence", ylabel="distance\nfrom optimal", ylim=(0, 1))
-    legend_below(drawing, panels[-1], n_columns=2)
-    return drawing

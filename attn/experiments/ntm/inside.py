@@ -1,8 +1,8 @@
 """What a trained Neural Turing Machine does, step by step: pictures of the one episode that a run keeps traced.
 
 Of several seeds, the one that ends at the least cost is shown, and named. Weightings and bits go from white (0) to
-black (1), vectors from blue (-1) to red (1). Slots form a circle: where a stretch in use crosses its end, the numbers
-run on below 0.
+black (1), vectors from blue (-1) to red (1). A weighting spread so thin that it would look empty gets shades of its
+own, and says so. Slots form a circle: where a stretch in use crosses its end, the numbers run on below 0.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from attn.reproduction.figures import (
 from attn.reproduction.records import Record
 
 Arrays = Mapping[str, np.ndarray]
+Window = Callable[[np.ndarray], np.ndarray]
 # Parts of an episode that belong together, in Okabe and Ito's colours that no model has.
 _PAIR = ("#E69F00", "#CC79A7")
 _TINT = 0.3
+_FAINT = 0.2  # where a head's largest weight is less than this at most steps, black stands for less than 1
 _FIT = 0.5  # share of the variance of locations that a line must explain to be drawn
 
 
@@ -66,7 +68,7 @@ def recalling(records: Sequence[Record], *, n_heads: int = 1) -> Figure:
     writers, readers = _busiest(arrays["trace_add"]), _busiest(arrays["trace_reads"])
     heads = list(zip(writers, readers, strict=False))[:n_heads]
     drawing, grid = _walk(arrays, record.seed, heads=heads)
-    query, answer, *parts = _recall_steps(arrays)
+    query, answer, *parts = recall_steps(arrays)
     for row, panels in enumerate(grid[:, :2]):
         for panel in panels:
             _spans(panel, parts, filled=row >= 2)
@@ -114,8 +116,8 @@ def _weightings(row: Sequence[Axes], arrays: Arrays, writer: int, reader: int, s
     """Where a write and a read head are, and what stands there before the answer."""
     write, read = arrays["trace_write_weights"][:, writer], arrays["trace_read_weights"][:, reader]
     window, first = used_slots(write, read)
-    weight_map(row[0], window(write), title="write weighting" + _head(writer, several), first=first)
-    weight_map(row[1], window(read), title="read weighting" + _head(reader, several), first=first)
+    _weighting(row[0], write, window, "write weighting" + _head(writer, several), first)
+    _weighting(row[1], read, window, "read weighting" + _head(reader, several), first)
     memory = window(arrays["trace_memory"].T).T
     extent = (-0.5, memory.shape[1] - 0.5, first + len(memory) - 0.5, first - 0.5)
     row[2].imshow(memory, vmin=-1, vmax=1, cmap=SIGNED_MAP, extent=extent)
@@ -159,7 +161,7 @@ def _busiest(vectors: np.ndarray) -> list[int]:
     return [int(head) for head in np.argsort(-sizes, kind="stable")]
 
 
-def _recall_steps(arrays: Arrays) -> tuple[int, int, list[tuple[int, int]], list[tuple[int, int]]]:
+def recall_steps(arrays: Arrays) -> tuple[int, int, list[tuple[int, int]], list[tuple[int, int]]]:
     """First steps of query and answer; then spans (from, to) of the item shown again, and of the one to answer."""
     inputs = arrays["trace_inputs"]
     query, after = np.flatnonzero(inputs[:, -1])
@@ -208,8 +210,8 @@ def counting(records: Sequence[Record]) -> Figure:
     write, read = arrays["trace_write_weights"][:, 0], arrays["trace_read_weights"][:, 0]
     window, first = used_slots(write, read)
     found = returning(inputs, record.data["config"]["task"]["order"] - 1)
-    weight_map(panels[3], window(write), title="write weighting", first=first)
-    weight_map(panels[4], window(read), title="read weighting", first=first)
+    _weighting(panels[3], write, window, "write weighting", first)
+    _weighting(panels[4], read, window, "read weighting", first)
     _returns(panels[3], {f"a step after {name}": steps + 1 for name, steps in found.items()}, len(inputs))
     _returns(panels[4], {f"after {name}": steps for name, steps in found.items()}, len(inputs))
     panels[4].set_xlabel("time step")
@@ -267,13 +269,14 @@ def sorting(records: Sequence[Record]) -> Figure:
     shown = answer_step(arrays)
     priorities = arrays["trace_inputs"][:shown, -1].astype(float)
     order = np.argsort(-priorities, kind="stable")
-    write, writer = _in_order(arrays["trace_write_weights"][:shown], priorities)
+    write, writer = in_order(arrays["trace_write_weights"][:shown], priorities)
     answers = arrays["trace_read_weights"][shown:]
-    read, reader = _in_order(answers, np.arange(len(answers)) / len(answers))
+    read, reader = in_order(answers, np.arange(len(answers)) / len(answers))
     window, first = used_slots(write, read)
     drawing, panels = figure(1, 3, height=3.0, sharey=True)
-    weight_map(panels[0], window(write[order]), title=f"write weighting{writer}", first=first)
-    weight_map(panels[1], window(read), title=f"read weighting{reader}", ylabel="", first=first)
+    _weighting(panels[0], write[order], window, f"write weighting{writer}", first)
+    _weighting(panels[1], read, window, f"read weighting{reader}", first)
+    panels[1].set_ylabel("")
     panels[0].set_xlabel("vector (1: highest priority)")
     panels[1].set_xlabel("step of the answer")
     for panel, count in zip(panels, (shown, len(answers)), strict=False):
@@ -283,7 +286,7 @@ def sorting(records: Sequence[Record]) -> Figure:
     return drawing
 
 
-def _in_order(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, str]:
+def in_order(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, str]:
     """Of a weighting [T, heads, N], the head whose place follows `values` [T] best, and words for the title."""
     explained = [
         circle_line(values, weights[:, head].argmax(axis=1), weights.shape[2])[2]
@@ -343,17 +346,33 @@ def _around(distance: np.ndarray, n_slots: int) -> np.ndarray:
 # --- slots in use -------------------------------------------------------------------------------------------
 
 
-def used_slots(*weightings: np.ndarray) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+def black(weights: np.ndarray) -> float:
+    """The weight that is drawn black: 1, or, where a head [T, N] is spread thin, twice its usual largest."""
+    largest = float(np.median(weights.astype(float).max(axis=1)))
+    return 2 * largest if 0 < largest < _FAINT else 1.0
+
+
+def _weighting(axes: Axes, weights: np.ndarray, window: Window, title: str, first: int) -> None:
+    """The slots in use of a weighting [T, N] over time, its shades told where they are not those of the others."""
+    darkest = black(weights)
+    said = f" (black: {darkest:.2g} or more)" if darkest < 1 else ""
+    weight_map(axes, window(weights), title=title + said, first=first)
+    axes.images[0].set_clim(0, darkest)
+
+
+def used_slots(*weightings: np.ndarray) -> tuple[Window, int]:
     """A function that cuts the slots in use out of a weighting, unrolled around the circle, and the first's number.
 
     Args:
-        weightings: [T, N] each; slots with a weight above a tenth at any step count as used, with two more shown on
-            either side.
+        weightings: [T, N] each; slots with a weight above a tenth of what is drawn black at any step count as used,
+            with two more shown on either side.
 
     Returns:
         A function of arrays [T, N], and the number of its first column; below 0 if the stretch crosses the end.
     """
-    used = np.max([weights.astype(float).max(axis=0) for weights in weightings], axis=0) > 0.1
+    used = np.any(
+        [weights.astype(float).max(axis=0) > 0.1 * black(weights) for weights in weightings], axis=0
+    )
     n_slots = len(used)
     if not used.any() or used.all():
         return (lambda weights: weights.astype(float)), 0

@@ -105,6 +105,9 @@ VARIANTS = (
     _variant("copy_batch1", "one sequence an update", "copy"),
     _variant("copy_mixed_lengths", "a length for each sequence of an update", "copy"),
     _variant("copy_torch_rmsprop", "torch's RMSprop", "copy"),
+    _variant("copy_no_shift", "no shift", "copy"),
+    _variant("copy_wide_shift", "shifts by up to two slots", "copy"),
+    _variant("copy_printed_rate", "the paper's learning rate", "copy"),
     _variant("associative_batch1", "one sequence an update", "associative"),
     _variant("priority_sort_one_head", "one read and one write head", "priority_sort"),
 )

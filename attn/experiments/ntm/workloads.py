@@ -246,11 +246,16 @@ class NGramWorkload(TaskWorkload):
                 f"standard error of the paired difference of costs over the {len(bits)} validation sequences",
             ),
         }
-        traced = self.draw("trace", 1, ()).to(self.device)
+        traced = self.nearest_to_median(optimal)
         arrays = _answer(model, traced, "trace")
         arrays["optimal_trace"] = _half(self.task.optimal(traced.targets[..., 0].cpu())[0])
         arrays |= _trace(model, traced) if isinstance(model, NTM) else {}
         return Outcome(metrics, arrays)
+
+    def nearest_to_median(self, costs: Tensor) -> Episodes:
+        """Of the validation sequences, the one of median cost (the lower of two), as the only one of a batch."""
+        episodes = [episode for batch in self.validation for episode in batch.split(1)]
+        return episodes[int(costs.argsort()[(len(costs) - 1) // 2])]
 
 
 def _bits_of(probabilities: Tensor, bits: Tensor) -> Tensor:

@@ -1,0 +1,162 @@
+"""What chapter 6 says of its records is right whatever they hold: on made-up runs, and without any."""
+
+import numpy as np
+import pytest
+
+from attn.experiments.ntm import results
+from attn.experiments.ntm.runs import LABELS, TASKS
+from attn.experiments.ntm.tables import fitted_rows
+from attn.experiments.ntm.workloads import MODELS
+from attn.reproduction.facts import load_papers
+from attn.reproduction.records import Record, pack_arrays
+from tests.experiments.made_up import GOOD, LENGTHS, PAPER, POOR, record, run_of, seeds_of
+
+NTM, FF, LSTM = (LABELS[kind] for kind in MODELS)
+NOBODY = {kind: [] for kind in MODELS}
+
+
+def with_end(run, cost):
+    """The run with five more evaluations at this cost."""
+    last = run.history[-1]
+    more = [last | {"seen": last["seen"] + 2000 * i, "bits_per_sequence": float(cost)} for i in range(1, 6)]
+    return Record(run.path, run.data | {"history": [*run.history, *more]})
+
+
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda: results.failure_words("copy", NOBODY),
+        lambda: results.order_words(NOBODY, "copy_faster"),
+        lambda: results.length_words(NOBODY, LENGTHS, 20),
+        lambda: results.repeat_words(NOBODY, ((10, 10),)),
+        lambda: results.items_words(NOBODY, (6, 20)),
+        lambda: results.ngram_words(NOBODY),
+        lambda: results.prediction_words(NOBODY),
+    ],
+)
+def test_without_records_it_says_so(say):
+    assert say() == ["No records yet."]
+
+
+# --- parameter counts ----------------------------------------------------------------------------------------
+
+
+def test_the_fitted_table_shows_every_row_and_which_counts_are_equal():
+    text = repr(results.fitted_table())
+    for row in fitted_rows():
+        assert f"{row['printed']:,}" in text and f"{row['standard']:,} (not equal)" in text
+    assert text.count("(equal)") == len(fitted_rows()) == 6 and "matched" not in text
+
+
+def test_words_on_the_fit_count_what_was_chosen():
+    change, chosen = results.fitted_words()
+    assert "read vector of 24 values where it has 20" in change and "13 values more" in change
+    assert "where it emits 92" in change and "output costs 4 weights more" in change
+    # read width, more, 124 and 118, 123 and 111, inputs of one row
+    assert (
+        "Repeat Copy needs 7 inputs here, 8 in table 3" in chosen
+        and "7 numbers were chosen for 6 counts" in chosen
+    )
+
+
+def test_batch_words_are_the_budgets():
+    said = results.batch_words()
+    for task in TASKS:
+        assert f"{task.label.lower()} {PAPER.budgets[task.id]['cpu']['batch_size']}" in said
+    assert said.endswith("The profile paper has 1.")
+
+
+# --- learning curves -----------------------------------------------------------------------------------------
+
+
+def test_failures_tell_collapses_from_runs_on_their_way():
+    ff = [with_end(record("ntm_ff", 0, costs=(80, 4)), 79.6), record("ntm_ff", 1, costs=(0, 0))]
+    ntm = [record("ntm_lstm", costs=(0, 0))]
+    lstm = [record("lstm", seed, costs=(90, cost)) for seed, cost in enumerate((10, 12))]
+    assert results.failure_words("copy", {"ntm_lstm": ntm, "ntm_ff": ff, "lstm": lstm}) == [
+        f"{FF}, seed 0: down to 5.52 bits at 200 thousand sequences, but 79.6 at the end.",
+        f"{LSTM}: 2 of 2 seeds not below 0.1 bits yet: 11.6 to 13.6 at the end.",
+    ]
+    assert results.failure_words("copy", {"ntm_lstm": ntm, "lstm": []}) == ["Every seed ends below 0.1 bits."]
+
+
+def test_order_is_by_medians_and_beside_the_paper_s_sentence():
+    rows = {
+        "ntm_lstm": [
+            run_of("associative/ntm_lstm", seed, costs=(18, cost)) for seed, cost in enumerate((1, 2, 30))
+        ],
+        "ntm_ff": [run_of("associative/ntm_ff", costs=(18, 0))],
+        "lstm": [],
+    }
+    paper, area, end, counts = results.order_words(rows, "assoc_order")
+    assert paper == f"The paper: {PAPER.claim('assoc_order').statement}"
+    assert area == f"Mean cost over the curve, least first: {FF} 9; {NTM} 10 bits."
+    assert end == f"Cost at the end, least first: {FF} 0.36; {NTM} 2.32 bits."
+    assert counts == f"Medians over seeds ({NTM} 3, {FF} 1). No records yet of {LSTM}."
+
+
+# --- beyond the training sizes -------------------------------------------------------------------------------
+
+
+def test_lengths_say_who_learned_and_who_keeps_it():
+    ntm, lstm = results.length_words({"ntm_lstm": GOOD, "lstm": POOR}, LENGTHS, 20)
+    assert "5 of 5 seeds learned length 20" in ntm and ntm.endswith(": 5 at 30, 5 at 50, 0 at 120.")
+    assert "5 of 5 seeds learned length 20" in lstm and lstm.endswith(": 0 at 30, 0 at 50, 0 at 120.")
+    (none,) = results.length_words({"lstm": [record("lstm", at={20: 0.3})]}, LENGTHS, 20)
+    assert none.startswith(f"{LSTM}: no seed has learned length 20 (least cost 0.3 ")
+
+
+def test_repeat_words_give_medians_at_every_size():
+    metrics = {"bits_per_bit_at_10x10": 1e-5, "bits_per_bit_at_10x20": 0.5, "right_ends_at_10x10": 0.9,
+               "right_ends_at_10x20": 0.0}  # fmt: skip
+    rows = seeds_of("repeat_copy/lstm", 3, spread=0.0, metrics=metrics)
+    assert results.repeat_words({"ntm_lstm": [], "lstm": rows}, ((10, 10), (10, 20))) == [
+        f"{LSTM} (3 seeds): 10 vectors 10 times, below 0.0001 bits per output bit and 90% of the ends right; "
+        "10 vectors 20 times, 0.5 bits per output bit and 0% of the ends right."
+    ]
+
+
+def test_items_words_say_how_far_recall_reaches():
+    good = {"bits_per_bit_at_6": 0.0, "bits_per_bit_at_12": 0.05, "bits_per_bit_at_20": 0.5}
+    bad = dict.fromkeys(good, 1.0)
+    rows = [run_of("associative/ntm_ff", seed, metrics=m) for seed, m in enumerate((good, good, bad))]
+    found = results.items_words({"ntm_ff": rows, "lstm": rows[2:]}, (6, 12, 20))
+    assert found[0] == (
+        f"{FF}: 2 of 3 seeds below 1 bit at 6 items; the median is below 1 bit an answer at 6, 12 items, and 9 bits at 20."
+    )
+    assert found[1].startswith(f"{LSTM}: 0 of 1 seed below 1 bit") and "nowhere below 1 bit" in found[1]
+
+
+# --- dynamic n-grams -----------------------------------------------------------------------------------------
+
+
+def test_n_gram_words_give_the_share_of_what_contexts_are_worth():
+    metrics = {"bits_per_sequence": 144.0, "optimal_bits_per_sequence": 132.0, "bits_above_optimal": 12.0,
+               "context_free_bits_per_sequence": 192.0}  # fmt: skip
+    assert results.ngram_words({"lstm": [run_of("ngrams/lstm", metrics=metrics)]}) == [
+        f"{LSTM}: 12 bits above the optimal estimator; 80% of what contexts are worth (1 seed)."
+    ]
+
+
+def test_predictions_are_set_beside_not_predicting(tmp_path):
+    optimal = np.array([0.5, 0.9, 0.1], np.float16)
+    outputs = np.array([[127.5], [204], [51]]).round().astype(np.uint8)
+    (tmp_path / "a.npz").write_bytes(pack_arrays({"optimal_trace": optimal, "outputs_trace": outputs}))
+    run = run_of("ngrams/lstm")
+    kept = Record(tmp_path / "seed0.json", run.data | {"artifact": {"file": "a.npz"}})
+    (said,) = results.prediction_words({"lstm": [kept]})
+    assert "0.07 from the optimal prediction" in said and "one half would be 0.27 from it (1 seed)" in said
+
+
+# --- what came after -----------------------------------------------------------------------------------------
+
+
+def test_later_results_are_the_facts_and_none_is_from_memory_alone():
+    found = list(results._later())
+    assert [paper for paper, *_ in found] == ["graves2016dnc", "santoro2016mann", "zoph2017nasnet"]
+    for paper, _, table, ours, theirs, _ in found:
+        assert table in load_papers()[paper].tables and table.verified
+        cells = {value for row in table.rows for value in row.values()}
+        assert {ours[1], theirs[1]} <= cells
+    text = repr(results.after_table())
+    assert "DNC: 98.8% right" in text and "MANN: 82.8% right" in text and "LSTM: 49.5% right" in text
