@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attn.experiments.transformer import claims
-from attn.experiments.transformer.claims import CLAIMS
+from attn.experiments.transformer.claims import AT_BEST, CLAIMS, on_plateau
 from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, row_id, table3_rows
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.facts import load_papers
@@ -18,15 +18,20 @@ TRAINED = [claim for claim in CLAIMS if claim.kind != "arithmetic"]
 every_claim = pytest.mark.parametrize("claim", TRAINED, ids=lambda claim: claim.id)
 
 
-def runs(changes=None):
-    """Three seeds of every row of table 3 with the printed perplexity and BLEU, a little apart."""
+def runs(changes=None, *, corpus="real text", scale=1.0, worse_end=None):
+    """Three seeds of every row of table 3 with the printed perplexity and BLEU, a little apart.
+
+    Perplexities are `scale` times as printed. `worse_end` multiplies what some rows end at, and leaves their best.
+    """
     found = []
     for row in table3_rows():
         name = f"table3/{row_id(row)}"
         ppl, bleu = (changes or {}).get(row_id(row), (row["ppl_dev"], row["bleu_dev"]))
         for seed in range(3):
-            metrics = {"perplexity": ppl * (1 + 1e-4 * seed), "bleu_validation": bleu + 1e-3 * seed}
-            data = record_data(PAPER, name, seed, metrics)
+            best = scale * ppl * (1 + 1e-4 * seed)
+            end = best * (worse_end or {}).get(row_id(row), 1)
+            metrics = {"perplexity": end, "best_perplexity": best, "bleu_validation": bleu + 1e-3 * seed}
+            data = record_data(PAPER, name, seed, metrics, config={"corpus": {"name": corpus}})
             found.append(Record(Path(f"{name}/seed{seed}.json"), data | {"artifact": None}))
     return found
 
@@ -59,6 +64,50 @@ def test_swapped_rows_fail_it(claim):
 def test_without_its_control_a_claim_is_not_tested(claim):
     shown = {"base": (40.0, 2.0), "d_model_256": (30.0, 2.0)}
     assert verdict(claim, runs(shown)).verdict == NOT_TESTED
+
+
+GENERATED = {"corpus": "spoken-numbers", "scale": 0.2}  # printed perplexities below 2, off the plateau
+
+
+@every_claim
+def test_one_row_on_the_plateau_in_one_seed_leaves_a_claim_untested(claim):
+    assert verdict(claim, runs(**GENERATED)).verdict == HOLDS
+    for name in claim.experiments:
+        records = runs(**GENERATED)
+        stuck = next(r for r in records if r.key[1] == name and r.seed == 1)
+        stuck.data["metrics"]["perplexity"]["value"] = 2.1
+        found = verdict(claim, records)
+        assert (
+            found.verdict == NOT_TESTED
+            and f"seed 1 of {name} ends on the plateau, at 0.74 nats" in found.reason
+        )
+        assert found.estimate is None
+
+
+def test_a_row_that_a_claim_does_not_compare_may_stay_on_the_plateau():
+    by_id = {claim.id: claim for claim in CLAIMS}
+    records = runs({"n_8": (13.0, 2.0)}, **GENERATED)
+    assert verdict(by_id["c3_layers_8"], records).verdict == NOT_TESTED
+    assert verdict(by_id["c3_layers_4"], records).verdict == HOLDS
+
+
+def test_a_plateau_is_known_of_generated_sentences_alone():
+    assert not any(map(on_plateau, runs()))
+    assert not any(map(on_plateau, runs(**GENERATED)))
+    assert all(map(on_plateau, runs(corpus="spoken-numbers")))
+
+
+def test_tests_at_the_best_evaluation_are_those_on_cost_and_look_there():
+    costs = {claim.id: claim for claim in CLAIMS if claim.unit == claims.NATS}
+    assert [claim.id for claim in AT_BEST] == list(costs) and {"c3_layers_4", "c6_cost"} <= set(costs)
+    (claim,) = [claim for claim in AT_BEST if claim.id == "c3_double_width"]
+    records = runs(worse_end={"d_model_1024": 2})
+    assert verdict(costs[claim.id], records).verdict == FAILS and verdict(claim, records).verdict == HOLDS
+
+
+@pytest.mark.parametrize("fact", ["c2", "c4", "c5", "c6"])
+def test_what_the_paper_says_of_both_measures_is_tested_in_both(fact):
+    assert {claim.unit for claim in TRAINED if claim.fact == fact} == {claims.NATS, "BLEU"}
 
 
 def test_claims_and_experiments_fit_the_facts():

@@ -204,6 +204,8 @@ def test_the_table_measured_has_the_printed_laws():
         assert row["chain_law"].name == laws[row["sequential_operations"]]
         assert row["path_law"].name == laws[row["max_path_length"]]
         assert row["cost"] == complexity.multiply_adds(row["layer_type"], 64, 32)
+        assert ("contiguous" in row) == (row["layer_type"] == CONVOLUTION)
+        assert row.get("contiguous", {64: 63})[64] == 63  # k = 3 reaches one position further a layer
         for symbol, power in row["exponents"].powers.items():
             assert (f"{symbol}^2" in row["complexity_per_layer"]) == (round(power) == 2)
             assert symbol in row["complexity_per_layer"] and power == pytest.approx(round(power), abs=0.02)

@@ -197,6 +197,20 @@ def test_steps_show_the_rows():
     assert legend(drawing) == list(LAYERS)
 
 
+def test_convolutions_that_are_not_dilated_have_their_own_path():
+    measured = [
+        row | ({"contiguous": {2: 1, 4: 3, 8: 7}} if row["layer_type"] == "Convolutional" else {})
+        for row in rows()
+    ]
+    drawing = figures.steps(measured)
+    chain, path = map(lines, drawing.axes)
+    assert path["Convolutional, not dilated"] == (
+        [2, 4, 8],
+        [1, 3, 7],
+    ) and "Convolutional, not dilated" in legend(drawing)
+    assert path["Convolutional"][1] == [3, 4, 6] and "Convolutional, not dilated" not in chain
+
+
 # --- attention maps -----------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from attn.experiments.transformer.pronoun import (
     pieces_of,
     pronoun_maps,
 )
-from attn.experiments.transformer.runs import build, build_captions
+from attn.experiments.transformer.runs import build, build_aligned, build_captions
 from attn.experiments.transformer.workloads import PairsWorkload
 from attn.reproduction.experiment import Outcome
 from attn.reproduction.sources import source_hashes
@@ -57,8 +57,19 @@ def test_the_figure_has_every_head_and_the_words_count_them():
     assert [len(found) for found in points] == [3, 3]
     np.testing.assert_allclose(points[0][0], [0.3, 0.0], atol=1e-12)
     words = figures.pronoun_words(arrays)
-    assert words.startswith("5 of 6 heads lean more to the dog") and "(layer 1, head 1)" in words
-    assert "mean shift is +0.217" in words  # (5 x 0.3 - 0.2) / 6
+    assert words.startswith("0 of 6 heads") and "no head resolves the pronoun" in words
+    assert "is 0.300 (layer 1, head 1, towards what is meant)" in words
+
+
+def test_a_head_resolves_the_pronoun_if_it_looks_at_the_right_noun_in_both_sentences():
+    # weight 0.2 + lean to the dog, 0.3 to the street
+    for lean, said in (
+        ({"dog": 0.4, "street": -0.1}, "6 of 6 heads lean to the dog where the dog is meant"),
+        ({"dog": 0.13, "street": 0.07}, "0 by more than 0.05 of the weight each time: no head resolves"),
+        ({"dog": 0.0, "street": 0.4}, "away from what is meant"),
+    ):
+        assert said in figures.pronoun_words(kept(lean))
+    assert "6 of the heads resolve the pronoun" in figures.pronoun_words(kept({"dog": 0.4, "street": -0.1}))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +112,8 @@ def test_captions_add_the_maps_of_the_averaged_weights(monkeypatch, model_and_to
 def test_only_captions_depend_on_it():
     builders = {e.id: e.build for e in CHAPTER.experiments}
     assert builders["multi30k_en_fr/transformer"] is build_captions and builders["table3/base"] is build
+    assert builders["multi30k_en_de/lstm"] is build_captions and builders["spoken_numbers/lstm"] is build
+    assert builders["multi30k_en_de/gru_attention"] is build_aligned
     own = [
         next(v for k, v in source_hashes(b).items() if k.endswith(b.__name__))
         for b in (build, build_captions)

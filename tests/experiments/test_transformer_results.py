@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from attn.experiments.transformer import CHAPTER, results
+from attn.experiments.transformer.fits import Exponents
 from attn.experiments.transformer.live import BANDS
 from attn.experiments.transformer.runs import PAPER, row_id, table3_rows
 from attn.reproduction.experiment import Metric, Outcome
@@ -17,9 +18,25 @@ from tests.reproduction.toy import record_data
 
 
 def record(experiment, seed, **metrics):
-    history = [{"step": 10 * i, "seen": 1e6 * i, "perplexity": 50 / (i + 1)} for i in range(4)]
+    """A run; seeds see a few tokens more in as many updates."""
+    history = [
+        {"step": 10 * i, "seen": 1_000_000 * i + 7 * seed, "perplexity": 50 / (i + 1)} for i in range(4)
+    ]
     data = record_data(PAPER, experiment, seed, metrics, history=history)
     return Record(Path(f"{experiment}/seed{seed}.json"), data | {"artifact": None})
+
+
+class Kept(Record):
+    """A record of Multi30k whose arrays are at hand."""
+
+    def artifact(self):
+        return self.data["arrays"]
+
+
+def kept(**arrays):
+    run = record("multi30k_en_de/transformer", 0)
+    config = {"corpus": {"name": "multi30k", "validation": "valid"}}
+    return Kept(run.path, run.data | {"config": config, "arrays": arrays})
 
 
 def translations(n_seeds, bleu=30.0):
@@ -46,28 +63,42 @@ def live(task="spoken_numbers/transformer", *, exact=0.9, bleu=95.0, perplexity=
 
 
 def test_our_rows_have_mean_and_spread_over_seeds():
-    text = repr(results.own_rows({"Captions": {"transformer": translations(3), "lstm": []}}, "test"))
+    runs = translations(3)
+    for run, seen in zip(runs, (2_000_000, 3_000_000, 4_000_000), strict=True):
+        run.data["run"] |= {"seen": seen, "units_per_second": 1500.0, "peak_memory_bytes": seen}
+    text = repr(results.own_rows({"Captions": {"transformer": runs, "lstm": []}}, "test", "Not WMT"))
+    assert text.startswith("Not WMT. Mean and standard deviation over seeds")
+    assert "3.0 million" in text and "1,500" in text and "4 MiB" in text
     assert "Transformer, 3 seeds" in text and "LSTM" not in text
     assert "31.0 ± 1.0" in text and "29.0 ± 1.0" in text and "8.00 ± 0.00" in text
-    one = repr(results.own_rows({"Captions": {"transformer": translations(1)}}, "test"))
+    one = repr(results.own_rows({"Captions": {"transformer": translations(1)}}, "test", "Not WMT"))
     assert "1 seed" in one and "±" not in one.split("---")[-1]
 
 
 def test_without_records_everything_says_so():
-    assert repr(results.own_rows({"Captions": {"transformer": []}}, "test")) == "no records yet"
+    assert repr(results.own_rows({"Captions": {"transformer": []}}, "test", "Not WMT")) == "no records yet"
+    assert results.mapped_words(None) == "No records yet."
     assert repr(results.samples(None, "test", "Sentences")) == "no records yet"
     for drawing in (
         results.curves({"transformer": []}),
         results.ablations({}),
         results.norm_curves([], []),
+        results.alignment(None),
     ):
         assert [text.get_text() for text in drawing.texts] == ["no records yet"]
 
 
-def test_curves_are_perplexity_over_tokens_from_the_first_update_on():
-    (axes,) = results.curves({"transformer": translations(2), "lstm": []}).axes
+@pytest.mark.filterwarnings("error")
+def test_curves_are_perplexity_over_updates_from_the_first_one_on():
+    runs = translations(2)
+    assert runs[0].history[1]["seen"] != runs[1].history[1]["seen"], (
+        "a median over tokens would have no place"
+    )
+    drawing = results.curves({"transformer": runs, "lstm": []})
+    (axes,) = drawing.axes
     seeds = [line.get_xydata().tolist() for line in axes.lines]
-    assert seeds == 3 * [[[1.0, 25.0], [2.0, 50 / 3], [3.0, 12.5]]], "two seeds and their median"
+    assert seeds == 3 * [[[10, 25.0], [20, 50 / 3], [30, 12.5]]], "two seeds and their median"
+    assert [text.get_text() for text in drawing.legends[0].get_texts()] == ["Transformer (median of 2 seeds)"]
     assert axes.get_yscale() == "log"
 
 
@@ -120,10 +151,57 @@ def test_a_row_without_records_is_left_out_of_the_figure():
     assert [t.get_text() for t in results.ablations(records | {"base": []}).texts] == ["no records yet"]
 
 
-def test_the_fitted_vocabulary_meets_all_but_the_big_model_and_says_which():
+def test_the_fitted_vocabulary_meets_all_but_the_big_model_and_is_never_called_equal():
     lines = repr(results.fitted_table()).splitlines()[3:]
-    assert [line.count("(equal)") for line in lines] == [1] * 10 + [0]
-    assert "63.0 (not equal)" in lines[0] and "65.1 (equal)" in lines[0]
+    assert [line.count("(fitted)") for line in lines] == [1] * 10 + [0]
+    assert "63.0 (not equal)" in lines[0] and "65.1 (fitted)" in lines[0]
+    assert not [line for line in lines if "(equal)" in line], "the stated vocabulary meets no row"
+
+
+def test_sentences_of_a_record_stand_with_their_licence():
+    sides = {f"test_{side}": np.array([f"{side} 0"]) for side in ("source", "translation", "reference")}
+    said = repr(results.samples(kept(**sides), "test", "Sentences"))
+    assert "Licence: None stated" in said and "https://github.com/multi30k/dataset" in said
+    (run,) = live().values()
+    assert "Licence" not in repr(results.samples(run, "test", "Sentences"))
+
+
+def test_the_mapped_sentence_is_told_with_its_licence_and_whose_the_target_is():
+    run = kept(
+        attention_source=np.array(["▁A", "▁h", "ut", ".", "</s>"]),
+        attention_target=np.array(["<s>", "▁Eine", "▁H", "ütte", "."]),
+    )
+    said = results.mapped_words(run)
+    assert said.startswith(
+        "Source (multi30k, split valid): A hut. Target, the reference, which is fed in: Eine Hütte. "
+    )
+    assert "Licence: None stated for the captions" in said
+
+
+def test_an_alignment_has_the_tokens_at_its_sides():
+    weights = np.array([[[[0.25, 0.75], [1, 0], [0.5, 0.5]]]])
+    run = kept(
+        attention_cross=weights,
+        attention_source=np.array(["▁a", "</s>"]),
+        attention_target=np.array(["<s>", "▁ein", "."]),
+    )
+    axes = results.alignment(run).axes[0]
+    np.testing.assert_array_equal(np.asarray(axes.images[0].get_array()), weights[0, 0])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["<s>", "_ein", "."]
+
+
+def test_exponents_are_shown_with_their_errors_and_both_paths_of_a_convolution():
+    found = dict(powers={"n": 2.0, "d": 1.0}, errors={"n": 0.0, "d": 0.0})
+    rows = [
+        {"layer_type": "Self-Attention", "complexity_per_layer": "O(n^2 * d)", "path": {8: 1},
+         "exponents": Exponents(**found, largest_error=1e-14)},
+        {"layer_type": "Convolutional", "complexity_per_layer": "O(k)", "path": {8: 3}, "contiguous": {8: 7},
+         "exponents": Exponents(**found, largest_error=0.0123)},
+    ]  # fmt: skip
+    said = repr(results.exponent_table(rows)).splitlines()
+    assert "n^2.00 d^1.00" in said[3] and "rounding" in said[3] and "1 at 8" in said[3]
+    assert "1.2%" in said[4] and "3 at 8" in said[4] and "not dilated" in said[5] and "7 at 8" in said[5]
+    assert "base (k + 1) / 2 = 2, and not k as printed" in " ".join(said)
 
 
 @pytest.mark.parametrize(
@@ -160,11 +238,3 @@ def test_a_trial_is_told_from_its_record():
         "updates of 2,500 tokens in 1 process," in words
         and "from 50 to 900; BLEU 0.0 on 50 sentences" in words
     )
-
-
-def test_runs_that_were_still_learning_are_counted():
-    assert results.unfinished_words({"base": []}) == "No records yet."
-    learned, slow = record("table3/base", 0, perplexity=1.2), record("table3/n_8", 0, perplexity=2.6)
-    learned.data["history"] = [{"step": step, "perplexity": 1.21 - step / 1000} for step in (0, 10)]
-    words = results.unfinished_words({"base": [learned], "n_8": [slow]})
-    assert words.startswith("In 1 of 2 runs") and words.endswith("most words: (C) N = 8.")

@@ -10,9 +10,11 @@ from attn.data.errors import DataError, FileMissing
 from attn.data.translation import ParallelText
 from attn.experiments.transformer import corpora
 from attn.experiments.transformer.corpora import CorpusConfig
+from attn.experiments.transformer.flops import on_meta
 from attn.experiments.transformer.runs import (
     EXPERIMENTS,
     PAPER,
+    PRINTED_VOCABULARY,
     build,
     complete,
     printed_model,
@@ -149,7 +151,77 @@ def test_the_variant_differs_from_the_base_row_in_its_norms_alone():
 def test_configs_are_json_and_say_their_share(experiment):
     for config in experiment.configs.values():
         assert config_dict(config)["training"]["optimizer"] == "adam"
-        assert "of the 2,500,000,000 of the paper's base model" in experiment.share(config)
+        whole = (
+            "7,500,000,000 of the paper's big model"
+            if experiment.id.endswith("/big")
+            else "2,500,000,000 of the paper's base model"
+        )
+        assert f"of the {whole}" in experiment.share(config) and "FLOPs" in experiment.share(config)
+
+
+def test_a_share_is_of_tokens_and_of_arithmetic():
+    """The paper's own runs are the whole; half of the layers do about half of the arithmetic on as many tokens."""
+    whole = BY_ID["wmt14_en_de/big"]
+    assert whole.share(whole.configs["paper"]).startswith(
+        "about 7,500,000,000 target tokens, 1 of the 7,500,000,000"
+    )
+    assert whole.share(whole.configs["paper"]).endswith("FLOPs, 1 of its 9.6e+18")
+    fewer = BY_ID["table3/n_2"].share(BY_ID["table3/n_2"].configs["paper"])
+    assert "1 of the 2,500,000,000" in fewer and "0.53 of its 9.4e+17" in fewer
+
+
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if "gpu" in e.configs], ids=lambda e: e.id)
+def test_gpu_budgets_resolve_build_and_are_larger(experiment):
+    small, large = (experiment.configs[profile] for profile in ("cpu", "gpu"))
+    counts = [
+        sum(p.numel() for p in on_meta(c.model, c.corpus.vocab_size).parameters()) for c in (small, large)
+    ]
+    assert 3 * counts[0] < counts[1] and large.training.max_steps > small.training.max_steps
+    assert large.training.batch_size > small.training.batch_size and type(large.model) is type(small.model)
+    assert experiment.seeds["gpu"] == 3 and large.training.warmup_steps < large.training.max_steps
+    if large.average_every:
+        assert large.average_every * large.average_count <= large.training.max_steps
+
+
+def test_every_row_that_cpu_records_has_a_gpu_budget():
+    for e in EXPERIMENTS:
+        if e.task.startswith(("multi30k", "table3")):
+            assert {"cpu", "gpu"} <= set(e.configs), e.id
+
+
+def test_the_sizes_that_the_deviations_speak_of():
+    """Shares of the paper's parameters: "about a thirtieth", "less than a hundredth", "a seventh", "less than a fifteenth"."""
+
+    def ratio(experiment, profile, row):
+        config = BY_ID[experiment].configs[profile]
+        ours = sum(p.numel() for p in on_meta(config.model, config.corpus.vocab_size).parameters())
+        return sum(p.numel() for p in on_meta(printed_model(row), PRINTED_VOCABULARY).parameters()) / ours
+
+    said = next(d.ours for d in FACTS.deviations if d.id == "size")
+    assert "about a thirtieth" in said and 28 < ratio("multi30k_en_de/transformer", "cpu", ROWS["base"]) < 34
+    assert "a seventh" in said and 6.5 < ratio("multi30k_en_de/transformer", "gpu", ROWS["base"]) < 7.5
+    assert "less than a hundredth" in said and "less than a fifteenth" in said
+    for name, row in ROWS.items():
+        assert ratio(f"table3/{name}", "cpu", row) > 100 and ratio(f"table3/{name}", "gpu", row) > 15
+    trial = BY_ID["wmt14_sample_en_de/base"].configs["cpu"].model
+    assert replace(trial, head_dim=64, value_dim=64) == printed_model(ROWS["base"])
+
+
+def test_the_baseline_has_about_as_many_parameters_as_the_transformer():
+    for profile in ("cpu", "gpu"):
+        sizes = {}
+        for kind in ("transformer", "gru_attention", "lstm"):
+            config = BY_ID[f"multi30k_en_de/{kind}"].configs[profile]
+            sizes[kind] = sum(p.numel() for p in on_meta(config.model, config.corpus.vocab_size).parameters())
+        assert all(0.8 < size / sizes["transformer"] < 1.25 for size in sizes.values()), sizes
+
+
+def test_the_captions_are_as_many_as_the_facts_say():
+    try:
+        text = corpora.translation.load("multi30k", "train", source="en", target="de")
+    except DataError as error:
+        pytest.skip(str(error))
+    assert len(text) == FACTS.exact_fact("multi30k_pairs")["value"]
 
 
 def test_the_paper_s_schedule_peaks_where_it_says():

@@ -2,10 +2,12 @@
 
 import pytest
 
-from attn.experiments.transformer import tables
+from attn.experiments.transformer import flops
 from attn.experiments.transformer.complexity import law_texts
+from attn.experiments.transformer.flops import model_flops
 from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, printed_model, table3_rows
-from attn.experiments.transformer.tables import TABLES, fitted_rows, hardware_flops, model_flops, parameters
+from attn.experiments.transformer.tables import TABLES, fitted_rows, hardware_flops, parameters
+from attn.experiments.transformer.workloads import RecurrentConfig
 from attn.reproduction.facts import load_papers
 from attn.reproduction.scoreboard import agrees
 
@@ -61,6 +63,16 @@ def test_arithmetic_of_training_by_hand():
     assert found == 6 * (encoder * 3 + (decoder + vocabulary * d) * 5)
 
 
+def test_arithmetic_of_a_recurrent_model_by_hand():
+    """Four matrices of an LSTM on both inputs, maxout, start and softmax; embeddings cost nothing."""
+    m, n, maxima, vocabulary = 3, 5, 2, 40
+    model = RecurrentConfig(cell="lstm", attention=None, embedding_dim=m, hidden_size=n, maxout_size=maxima)
+    encoder = 4 * n * (m + n)
+    decoder = 4 * n * (m + n + n) + 2 * maxima * (n + m + n) + 2 * n * n + vocabulary * maxima
+    found = model_flops(model, vocab_size=vocabulary, source_tokens=7.0, target_tokens=11.0)
+    assert found == 6 * (encoder * 7 + decoder * 11)
+
+
 def test_the_base_model_uses_less_than_a_third_of_its_hardware():
     base = printed_model(table3_rows()[0])
     tokens = 25_000 * 100_000
@@ -103,5 +115,5 @@ def test_every_row_of_table_3_has_its_runs_and_the_parameters_their_reason():
 
 
 def test_parameter_counts_need_no_memory():
-    network = tables._on_meta(printed_model(table3_rows()[-1]), 37_000)
+    network = flops.on_meta(printed_model(table3_rows()[-1]), 37_000)
     assert {parameter.device.type for parameter in network.parameters()} == {"meta"}

@@ -312,7 +312,8 @@ def table_rows(printed: FactTable, *, seq_len: int = 512, d_model: int = 512) ->
 
     Returns:
         By row: `layer_type`; what is printed as `complexity_per_layer`, `sequential_operations` and `max_path_length`;
-        `exponents`, `Exponents` of the term; `cost`, a `Cost`; `chain` and `path` by n; `chain_law` and `path_law`.
+        `exponents`, `Exponents` of the term; `cost`, a `Cost`; `chain` and `path` by n; `chain_law` and `path_law`;
+        and of convolutions `contiguous`, the path by n where they are not dilated.
     """
     rows = []
     for row in printed.rows:
@@ -326,5 +327,7 @@ def table_rows(printed: FactTable, *, seq_len: int = 512, d_model: int = 512) ->
             "path": path,
             "path_law": fit_law(list(path), list(path.values())),
         }
+        if kind == CONVOLUTION:
+            found["contiguous"] = paths(kind, dilated=False)
         rows.append({**row, **found})
     return rows

@@ -268,13 +268,18 @@ def steps(rows: Sequence[Mapping[str, Any]]) -> Figure:
             kind = row["layer_type"]
             style = {"color": _LAYER_COLOURS[kind], "marker": markers[kind], "markersize": size}
             panel.plot(*zip(*row[key].items(), strict=True), _LAYER_LINES[kind], label=kind, **style)
+            if key == "path" and "contiguous" in row:
+                ends = row["contiguous"].items()
+                panel.plot(
+                    *zip(*ends, strict=True), ":", label=f"{kind}, not dilated", **(style | {"marker": "x"})
+                )
         lengths = list(rows[0][key])
         panel.set_xscale("log", base=2)
         panel.set_yscale("log", base=2)
         panel.set(title=title, xlabel="sequence length n", xticks=lengths, xticklabels=lengths)
         ticks = [2**power for power in range(7)]
         panel.set_yticks(ticks, ticks)
-    legend_below(drawing, panels[0])
+    legend_below(drawing, panels[1])
     return drawing
 
 
@@ -347,16 +352,24 @@ def pronoun(arrays: Mapping[str, np.ndarray]) -> Figure:
     return drawing
 
 
-def pronoun_words(arrays: Mapping[str, np.ndarray]) -> str:
-    """How many heads lean further to the street where the street is meant, and by how much."""
+def pronoun_words(arrays: Mapping[str, np.ndarray], *, least: float = 0.05) -> str:
+    """How many heads resolve the pronoun, and how far the sentences move a head at most.
+
+    Args:
+        arrays: what `pronoun_maps` kept.
+        least: weight by which a head has to lean, in both sentences, to count.
+    """
     found = looks(arrays)
     lean = {meant: found.to_dog[meant] - found.to_street[meant] for meant in SENTENCES}
     shift = lean["dog"] - lean["street"]
+    right, clearly = (int(((lean["dog"] > limit) & (lean["street"] < -limit)).sum()) for limit in (0, least))
     layer, head = np.unravel_index(np.abs(shift).argmax(), shift.shape)
     return (
-        f"{int((shift > 0).sum())} of {shift.size} heads lean more to the dog where the dog is meant than where the "
-        f"street is; the mean shift is {shift.mean():+.3f}, the largest {shift[layer, head]:+.3f} (layer {layer + 1}, "
-        f"head {head + 1})."
+        f"{right} of {shift.size} heads lean to the dog where the dog is meant and to the street where the street is, "
+        f"{clearly} by more than {least:g} of the weight each time: "
+        f"{'no head resolves' if not clearly else f'{clearly} of the heads resolve'} the pronoun. The largest change "
+        f"from one sentence to the other is {abs(shift[layer, head]):.3f} (layer {layer + 1}, head {head + 1}, "
+        f"{'towards' if shift[layer, head] > 0 else 'away from'} what is meant)."
     )
 
 

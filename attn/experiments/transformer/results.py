@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import log
 from statistics import fmean, stdev
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from attn.experiments.transformer.runs import LABELS, row_id, row_label, table3_rows
-from attn.experiments.transformer.tables import FITTED_VOCABULARY, PRINTED_VOCABULARY, fitted_rows
+from attn.experiments.transformer.complexity import KERNEL, NEIGHBOURHOODS, PATH_NEIGHBOURHOOD
+from attn.experiments.transformer.figures import one_head
+from attn.experiments.transformer.runs import LABELS, PRINTED_VOCABULARY, row_id, row_label, table3_rows
+from attn.experiments.transformer.tables import FITTED_VOCABULARY, fitted_rows
+from attn.experiments.transformer.words import source_words
 from attn.reproduction.figures import COLOURS, figure, learning_curves, legend_below, nothing_yet
-from attn.reproduction.grid import BLANK, Grid, Html, plain
+from attn.reproduction.grid import BLANK, Grid, Html, linked, plain
 from attn.reproduction.records import Record
 from attn.reproduction.runner import LiveRun
 
@@ -26,17 +30,20 @@ _NORMS = {"post": "layer norm after the sum, as in the paper", "pre": "layer nor
 def curves(
     records: Records, *, labels: Mapping[str, str] = LABELS, colours: Mapping[str, str] = COLOURS
 ) -> Figure:
-    """Perplexity of the validation split over target tokens, every seed and the median of each model."""
+    """Perplexity of the validation split over updates, every seed and the median of each model.
+
+    Over updates, since seeds see a few tokens more or fewer in as many updates, and a median needs a common place.
+    """
     there = {kind: rows for kind, rows in records.items() if rows}
     drawing, axes = figure(height=3.2)
     if not there:
         return nothing_yet(drawing)
     seeds = {
-        kind: [[(e["seen"] / 1e6, e["perplexity"]) for e in row.history if e["step"]] for row in rows]
+        kind: [[(e["step"], e["perplexity"]) for e in row.history if e["step"]] for row in rows]
         for kind, rows in there.items()
     }
     learning_curves(
-        axes, seeds, labels, colours=colours, xlabel="target tokens seen, millions",
+        axes, seeds, labels, colours=colours, xlabel="updates",
         ylabel="validation perplexity per subword",
     )  # fmt: skip
     axes.set_yscale("log")
@@ -50,27 +57,44 @@ def norm_curves(post: Sequence[Record], pre: Sequence[Record]) -> Figure:
     return curves({"post": post, "pre": pre}, labels=_NORMS, colours=colours)
 
 
-def own_rows(tables: Mapping[str, Records], test: str) -> Html:
+_COLUMNS = {
+    "Parameters": lambda rows: f"{rows[0].data['run']['parameters'] / 1e6:.2f} million",
+    "Validation perplexity": lambda rows: _spread(rows, "perplexity", 2),
+    "Validation BLEU": lambda rows: _spread(rows, "bleu_validation", 1),
+    "Tokens seen": lambda rows: f"{_mean_of(rows, 'seen') / 1e6:.1f} million",
+    "Tokens a second": lambda rows: f"{_mean_of(rows, 'units_per_second'):,.0f}",
+    "Peak memory": lambda rows: (
+        f"{max(row.data['run']['peak_memory_bytes'] for row in rows) / 2**20:,.0f} MiB"
+    ),
+    "Minutes": lambda rows: f"{_mean_of(rows, 'seconds') / 60:.0f}",
+}
+
+
+def own_rows(tables: Mapping[str, Records], test: str, caption: str) -> Html:
     """Our models on corpora that are not the paper's.
 
     Args:
         tables: by corpus, as a reader should see it named, the runs of each model.
         test: name of the test split.
+        caption: what the numbers have to be read with.
     """
+    columns = _COLUMNS | {f"BLEU on {test}": lambda rows: _spread(rows, f"bleu_{test}", 1)}
+    names = list(_COLUMNS)
+    names.insert(names.index("Tokens seen"), f"BLEU on {test}")
     grid = Grid(
-        plain("Our models on other corpora: mean and standard deviation over seeds; not comparable with WMT scores"),
-        ["Corpus", "Model", "Parameters", "Validation perplexity", "Validation BLEU", f"BLEU on {test}", "Minutes"],
-    )  # fmt: skip
+        plain(f"{caption}. Mean and standard deviation over seeds; peak memory is the largest of them"),
+        ["Corpus", "Model", *names],
+    )
     for corpus, records in tables.items():
         there = {kind: rows for kind, rows in records.items() if rows}
         for index, (kind, rows) in enumerate(there.items()):
-            size = rows[0].data["run"]["parameters"] / 1e6
-            cells = [f"{LABELS[kind]}, {_seeds(rows)}", f"{size:.2f} million"]
-            cells += [_spread(rows, name, digits) for name, digits in
-                      (("perplexity", 2), ("bleu_validation", 1), (f"bleu_{test}", 1))]  # fmt: skip
-            cells.append(f"{fmean(row.data['run']['seconds'] for row in rows) / 60:.0f}")
+            cells = [f"{LABELS[kind]}, {_seeds(rows)}", *(columns[name](rows) for name in names)]
             grid.add([None if index else plain(corpus), *map(plain, cells)])
     return grid.render() if grid.rows else _NO_RECORDS
+
+
+def _mean_of(rows: Sequence[Record], name: str) -> float:
+    return fmean(row.data["run"][name] for row in rows)
 
 
 def _seeds(rows: Sequence[Record]) -> str:
@@ -81,33 +105,6 @@ def _spread(rows: Sequence[Record], metric: str, digits: int) -> str:
     values = [row.metric(metric) for row in rows]
     more = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{fmean(values):.{digits}f}{more}"
-
-
-def unfinished_words(records: Records, *, falling: float = 0.05) -> str:
-    """Which rows of table 3 were still learning when their runs ended, in a sentence.
-
-    Args:
-        records: runs by id of the row.
-        falling: a run counts if its perplexity fell by more than this share between its last two evaluations.
-    """
-    still = {
-        name: [r for r in found if r.history[-1]["perplexity"] < (1 - falling) * r.history[-2]["perplexity"]]
-        for name, found in records.items()
-    }
-    worst = {
-        row_label(row): max(r.metric("perplexity") for r in records[row_id(row)])
-        for row in table3_rows()
-        if records.get(row_id(row))
-    }
-    if not worst:
-        return "No records yet."
-    count, total = sum(map(len, still.values())), sum(map(len, records.values()))
-    slow = [name for name, perplexity in worst.items() if perplexity > 2]
-    return (
-        f"In {count} of {total} runs perplexity still fell by more than {falling:.0%} between the last two evaluations. "
-        "A seed of these rows ends above a perplexity of 2, before it has learned most words: "
-        f"{'; '.join(slow) or 'none'}."
-    )
 
 
 def trial_words(record: Record | None) -> str:
@@ -125,7 +122,10 @@ def trial_words(record: Record | None) -> str:
 
 
 def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5) -> Html:
-    """Translations of one run between source and reference, of sentences evenly spread over the split."""
+    """Translations of one run between source and reference, of sentences evenly spread over the split.
+
+    Sentences that a record keeps stand with the name and the licence of their corpus.
+    """
     if run is None:
         return _NO_RECORDS
     grid = Grid(plain(caption), ["", "Sentence"])
@@ -134,7 +134,38 @@ def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5
     for sentences in zip(*(arrays[f"{use}_{side}"][:count] for side in sides), strict=True):
         for side, sentence in zip(sides, sentences, strict=True):
             grid.add([plain(side), plain(sentence or BLANK)], "attn-first" if side == "source" else "")
+    if isinstance(run, Record):
+        grid.notes = [linked(source_words(run.data["config"]["corpus"]["name"]))]
     return grid.render()
+
+
+def mapped_words(run: Record | None) -> str:
+    """The sentence whose attention maps a record keeps, with where it comes from."""
+    if run is None:
+        return "No records yet."
+    arrays, corpus = run.artifact(), run.data["config"]["corpus"]
+    source, target = (_sentence(arrays[f"attention_{side}"]) for side in ("source", "target"))
+    return (
+        f"Source ({corpus['name']}, split {corpus['validation']}): {source} Target, the reference, which is fed in: "
+        f"{target} {source_words(corpus['name'])}"
+    )
+
+
+def _sentence(tokens: Sequence[str]) -> str:
+    """Sub-words as a sentence, without the marks of its ends."""
+    inside = [token for token in tokens if not (token.startswith("<") and token.endswith(">"))]
+    return "".join(inside).replace("▁", " ").strip()
+
+
+def alignment(run: Record | None) -> Figure:
+    """Additive attention of a recurrent model on one validation sentence: target downwards, source to the right."""
+    if run is None:
+        return nothing_yet(figure()[0])
+    arrays = run.artifact()
+    return one_head(
+        arrays["attention_cross"].astype(float)[0, 0], arrays["attention_target"].tolist(),
+        arrays["attention_source"].tolist(), title=LABELS["gru_attention"],
+    )  # fmt: skip
 
 
 def fitted_table() -> Html:
@@ -143,9 +174,10 @@ def fitted_table() -> Html:
     columns.append(f"Vocabulary of {FITTED_VOCABULARY:,}, fitted")
     grid = Grid(plain("Table 3 of the paper: parameters in millions"), columns)
     for row in fitted_rows():
+        # what was chosen from the column meets it, and is never counted as equal
         computed = [
-            f"{row[name]:.1f} ({'equal' if round(row[name]) == row['printed'] else 'not equal'})"
-            for name in ("stated", "fitted")
+            f"{row[name]:.1f} ({meets if round(row[name]) == row['printed'] else 'not equal'})"
+            for name, meets in (("stated", "equal"), ("fitted", "fitted"))
         ]
         grid.add([plain(row["row"]), plain(row["printed"]), *map(plain, computed)])
     return grid.render()
@@ -181,3 +213,45 @@ def ablations(records: Records) -> Figure:
     panels[0].invert_yaxis()
     legend_below(drawing, panels[0])
     return drawing
+
+
+def exponent_table(rows: Sequence[Mapping[str, Any]]) -> Html:
+    """What table 1's laws were read off: exponents fitted to counted multiply-adds, and how paths grow.
+
+    Args:
+        rows: of `complexity.table_rows`.
+    """
+    columns = ["Layer", "Printed cost", "Fitted exponents", "Largest error of the fit", "Longest path over n"]
+    grid = Grid(plain("Exponents fitted to the operations of our layers, and lengths of paths"), columns)
+    for row in rows:
+        error = row["exponents"].largest_error
+        shown = "rounding" if error < 1e-9 else f"{error:.1%}"
+        cells = [
+            row["layer_type"],
+            row["complexity_per_layer"],
+            str(row["exponents"]),
+            shown,
+            _lengths(row["path"]),
+        ]
+        grid.add(list(map(plain, cells)))
+        if "contiguous" in row:
+            name = f"{row['layer_type']}, not dilated"
+            grid.add(
+                list(map(plain, [name, "O(n/k) in its text", "the same", "", _lengths(row["contiguous"])]))
+            )
+    grid.notes = [
+        plain(
+            f"Convolutions: k = {KERNEL}. The dilation grows (k + 1) / 2-fold a layer, so the logarithm of the path has "
+            f"base (k + 1) / 2 = {(KERNEL + 1) // 2}, and not k as printed: paths to base k would overshoot and come "
+            "back, and near the ends leave the sequence. The paper's text has O(n/k) for kernels that are not dilated."
+        ),
+        plain(
+            f"Restricted attention: costs are of r = {', '.join(map(str, NEIGHBOURHOODS))}, where blocks count r - 1 "
+            f"for r; paths are of r = {PATH_NEIGHBOURHOOD}."
+        ),
+    ]  # fmt: skip
+    return grid.render()
+
+
+def _lengths(path: Mapping[int, int]) -> str:
+    return ", ".join(f"{length} at {n}" for n, length in path.items())

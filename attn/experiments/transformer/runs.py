@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
+from attn.experiments.transformer.alignments import AlignedWorkload
 from attn.experiments.transformer.corpora import CorpusConfig
+from attn.experiments.transformer.flops import model_flops
 from attn.experiments.transformer.pronoun import CaptionsWorkload
 from attn.experiments.transformer.workloads import (
     PairsWorkload,
@@ -37,6 +40,7 @@ TASKS = {
     "wmt14_en_de": "WMT14, English to German",
     "wmt14_en_fr": "WMT14, English to French",
 }
+PRINTED_VOCABULARY = 37_000  # "about 37000 tokens" (Sec. 5.1)
 _TABLE3_COLUMNS = {
     "N": "n_layers", "d_model": "d_model", "d_ff": "d_ff", "h": "n_heads", "d_k": "head_dim", "d_v": "value_dim",
 }  # fmt: skip
@@ -51,6 +55,18 @@ def build(config: TranslationConfig, seed: int, device: torch.device) -> PairsWo
 def build_captions(config: TranslationConfig, seed: int, device: torch.device) -> CaptionsWorkload:
     """Workload of a run on captions of images."""
     return CaptionsWorkload(config, seed, device)
+
+
+def build_aligned(config: TranslationConfig, seed: int, device: torch.device) -> AlignedWorkload:
+    """Workload of a recurrent model with attention."""
+    return AlignedWorkload(config, seed, device)
+
+
+def _builder(task: str, model: TransformerConfig | RecurrentConfig) -> Callable[..., PairsWorkload]:
+    """Which workload keeps what there is to show of a model on this corpus."""
+    if isinstance(model, RecurrentConfig) and model.attention is not None:
+        return build_aligned
+    return build_captions if task.startswith("multi30k") else build
 
 
 # --- the rows of table 3 -----------------------------------------------------------------------------------
@@ -178,8 +194,8 @@ def _translation(task: str, kind: str) -> Experiment:
         tables=("table2",) if task in ("wmt14_en_de", "wmt14_en_fr") else (),
         configs=configs,
         seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
-        build=build_captions if task.startswith("multi30k") else build,
-        share=_share,
+        build=_builder(task, next(iter(configs.values())).model),
+        share=partial(_share, whole="big" if kind == "big" else "base"),
     )
 
 
@@ -202,7 +218,7 @@ def _ablation(row: Row) -> Experiment:
         configs=configs,
         seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
         build=build,
-        share=_share,
+        share=partial(_share, whole="big" if row["group"] == "big" else "base"),
     )
 
 
@@ -232,12 +248,23 @@ def row_label(row: Row) -> str:
     return f"({row['group']}) {name} = {row[name]}"
 
 
-def _share(config: TranslationConfig) -> str:
-    """Target tokens seen beside those of the paper's base model."""
+def _share(config: TranslationConfig, *, whole: str) -> str:
+    """Target tokens seen and arithmetic done, beside those of the paper's base or big model."""
     recipe = load_papers()[PAPER].recipe
-    whole = recipe["steps"]["base"] * recipe["batch"]["target_tokens"]
+    row = next(row for row in table3_rows() if row["group"] == whole)
+    theirs = recipe["steps"][whole] * recipe["batch"]["target_tokens"]
     seen = config.training.max_steps * config.training.batch_size
-    return f"about {seen:,} target tokens, {seen / whole:.2g} of the {whole:,} of the paper's base model"
+    done, all_flops = (
+        model_flops(model, vocab_size=vocabulary, source_tokens=tokens, target_tokens=tokens)
+        for model, vocabulary, tokens in (
+            (config.model, config.corpus.vocab_size, seen),
+            (printed_model(row), PRINTED_VOCABULARY, theirs),
+        )
+    )
+    return (
+        f"about {seen:,} target tokens, {seen / theirs:.2g} of the {theirs:,} of the paper's {whole} model, and "
+        f"{done:.2g} FLOPs, {done / all_flops:.2g} of its {all_flops:.2g}"
+    )
 
 
 def _kinds(task: str) -> list[str]:

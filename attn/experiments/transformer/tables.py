@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from attn.experiments.transformer.complexity import law_texts
+from attn.experiments.transformer.flops import on_meta
 from attn.experiments.transformer.runs import (
     PAPER,
-    TransformerConfig,
+    PRINTED_VOCABULARY,
     printed_model,
     row_id,
     row_label,
@@ -21,7 +20,6 @@ from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 
 Row = Mapping[str, Any]
-PRINTED_VOCABULARY = 37_000  # "about 37000 tokens" (Sec. 5.1)
 FITTED_VOCABULARY = 41_100  # chosen from the printed column: meets all of its rows but the big model
 _TRAINED_HERE = {"Transformer (base model)": "base", "Transformer (big)": "big"}
 
@@ -61,33 +59,6 @@ def _flops(column: str):
     return compute
 
 
-def model_flops(
-    model: TransformerConfig, *, vocab_size: int, source_tokens: float, target_tokens: float
-) -> float:
-    """Arithmetic of training itself: 6 FLOPs for each weight and each token that meets it, attention scores left out.
-
-    The encoder's weights meet source tokens, the decoder's and the softmax's target tokens; looking up an embedding
-    costs nothing. Two FLOPs are the forward pass, four the backward pass.
-
-    Args:
-        model: sizes.
-        vocab_size: rows of the shared embedding.
-        source_tokens, target_tokens: seen in all of training.
-    """
-    network = _on_meta(model, vocab_size)
-    encoder, decoder = (
-        sum(p.numel() for p in stack.parameters() if p.dim() == 2)
-        for stack in (network.encoder, network.decoder)
-    )
-    return 6 * (encoder * source_tokens + (decoder + network.embedding.numel()) * target_tokens)
-
-
-def _on_meta(model: TransformerConfig, vocab_size: int) -> torch.nn.Module:
-    """The model without numbers, so that the big one needs no memory."""
-    with torch.device("meta"):
-        return model.build(vocab_size)
-
-
 def _bleu(task: str):
     def experiment(row: Row) -> str | None:
         kind = _TRAINED_HERE.get(row["model"])
@@ -101,7 +72,7 @@ def _bleu(task: str):
 
 def parameters(row: Row, vocab_size: int = PRINTED_VOCABULARY) -> float:
     """Millions of parameters of the model that a row describes."""
-    network = _on_meta(printed_model(row), vocab_size)
+    network = on_meta(printed_model(row), vocab_size)
     return sum(p.numel() for p in network.parameters()) / 1e6
 
 

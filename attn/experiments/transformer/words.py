@@ -1,0 +1,233 @@
+"""What the chapter says in sentences and small tables of its facts, its verdicts and its records of table 3."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from math import log
+
+from attn.data import registry
+from attn.experiments.transformer import claims
+from attn.experiments.transformer.corpora import GENERATED
+from attn.experiments.transformer.runs import TASKS, row_id, row_label, table3_rows
+from attn.reproduction.claims import FAILS, Verdict, judge
+from attn.reproduction.facts import Paper, load_papers
+from attn.reproduction.grid import Grid, Html, linked, plain
+from attn.reproduction.records import Record
+
+Rows = Mapping[str, Sequence[Record]]  # runs by id of table 3's row
+NO_RECORDS = "No records yet."
+
+
+# --- from the facts -----------------------------------------------------------------------------------------
+
+
+def setup_table(paper: Paper) -> Html:
+    """The paper's training, from its recipe."""
+    recipe = paper.recipe
+    data, steps, batch, rules = (recipe[name] for name in ("data", "steps", "batch", "regularisation"))
+    search, adam = recipe["decoding"], recipe["optimizer"]
+    averaged = search["checkpoint_averaging"]
+    corpora = "; ".join(
+        f"{data[pair]['pairs']:,} pairs of {data[pair]['corpus']}" for pair in ("en_de", "en_fr")
+    )
+    vocabularies = "; ".join(recipe["tokenisation"][pair].partition(" (")[0] for pair in ("en_de", "en_fr"))
+    lines = {
+        "Data": corpora,
+        "Vocabulary": vocabularies,
+        "Batch": f"{batch['source_tokens']:,} source and {batch['target_tokens']:,} target tokens, {batch['bucketing']}",
+        "Hardware": recipe["hardware"],
+        "Updates and time": "; ".join(f"{kind}: {steps[kind]:,} in {steps[f'wall_{kind}']}" for kind in ("base", "big")),
+        "Optimiser": f"{adam['name']}, beta1 {adam['beta1']}, beta2 {adam['beta2']}, epsilon {adam['eps']:g}",
+        "Warm-up": f"{recipe['schedule']['warmup_steps']:,} updates",
+        "Dropout": f"base {rules['residual_dropout_base']}; big {rules['residual_dropout_big_en_de']} to German and "
+        f"{rules['residual_dropout_big_en_fr']} to French",
+        "Label smoothing": str(rules["label_smoothing"]),
+        "Averaged checkpoints": "; ".join(f"{kind}: {averaged[kind]}" for kind in ("base", "big")),
+        "Search": f"beam {search['beam']}, alpha = {search['length_penalty_alpha']}",
+    }  # fmt: skip
+    grid = Grid(plain("How the paper trained and translated"), ["", "In the paper"])
+    for name, text in lines.items():
+        grid.add([plain(name), plain(text)])
+    return grid.render()
+
+
+def grid_words(paper: Paper, profile: str = "cpu") -> str:
+    """At which sizes the rows of table 3 are run, in a sentence."""
+    budget, printed = paper.budgets["table3"][profile], table3_rows()[0]
+    base, training, corpus = budget["base"], budget["training"], budget["corpus"]
+    width, depth = Fraction(base["d_model"], printed["d_model"]), Fraction(base["n_layers"], printed["N"])
+    return (
+        f"All {len(table3_rows())} rows are run here (profile {profile}) at {width} of the width and "
+        f"{'all' if depth == 1 else depth} of the depth, each size in the paper's ratio to the base model, with the "
+        f"paper's schedule and {training['steps']:,} updates of about {training['tokens_per_batch']:,} tokens, on "
+        f"{corpus['n_pairs']:,} pairs of generated sentences: dates, prices and numbers in words."
+    )
+
+
+def later_words() -> str:
+    """Sizes of two papers that built on this one, as far as their facts are known, in a sentence."""
+    papers = load_papers()
+    data, model = papers["edunov2018"].recipe["data"], papers["bi2019"].recipe["model"]
+    return (
+        f"Back-translation to German began with {data['en_de_bitext']}, and translated back: {data['monolingual']}. "
+        f"The agents that teach each other: {model['agents_in_paper']}; in the released code the deep one has "
+        f"{model['agents_in_released_code']['dense'].partition(': ')[2]}."
+    )
+
+
+def marking(paper: Paper) -> str:
+    """What every number of our own on captions has to be read with."""
+    pairs = paper.exact_fact("multi30k_pairs")["value"]
+    return f"{pairs // 1000}k image captions: not WMT BLEU; perplexity is per our subword"
+
+
+def data_table(paper: Paper, profile: str = "cpu") -> Html:
+    """The corpora that this chapter's runs read: sizes, vocabulary, licence and source."""
+    columns = ["Runs", "Corpus", "Training pairs", "Validation", "Test", "Vocabulary", "Licence and source"]
+    grid = Grid(plain(f"Data of the runs at profile {profile}; checksums are in the records"), columns)
+    for task, label in (TASKS | {"table3": "Table 3"}).items():
+        budget = paper.budgets[task].get(profile)
+        if budget is None:
+            continue
+        corpus = budget["corpus"]
+        title, licence = _origin(corpus["name"])
+        sizes = [_pairs(paper, corpus), _size(corpus.get("n_validation")), _tests(corpus)]
+        cells = [label, title, *sizes, f"{corpus['vocab_size']:,} subwords"]
+        grid.add([*map(plain, cells), linked(licence)])
+    return grid.render()
+
+
+def _pairs(paper: Paper, corpus: Mapping) -> str:
+    if "n_pairs" in corpus or corpus["name"] != "multi30k":
+        return _size(corpus.get("n_pairs"))
+    return f"{paper.exact_fact('multi30k_pairs')['value']:,}"
+
+
+def _tests(corpus: Mapping) -> str:
+    names = ", ".join(corpus.get("tests", ()))
+    return f"{names} ({_size(corpus.get('n_test'))})" if names else "none"
+
+
+def _size(count: int | None) -> str:
+    return "all" if count is None else f"{count:,} pairs"
+
+
+def _origin(name: str) -> tuple[str, str]:
+    """Title of a corpus, and licence with where it comes from; a stand-in is called one."""
+    if name == GENERATED:
+        return "sentences generated by rule", "none needed"
+    corpus = registry.get(name)
+    stands = f", in the place of {corpus.stand_in_for}" if corpus.stand_in_for else ""
+    return corpus.title + stands, " ".join(filter(None, [f"{corpus.licence} ({corpus.home}).", corpus.note]))
+
+
+def source_words(name: str) -> str:
+    """Where sentences that a page shows come from, and under which licence."""
+    title, licence = _origin(name)
+    return f"Sentences: {title}. Licence: {licence}"
+
+
+# --- from the verdicts --------------------------------------------------------------------------------------
+
+
+def failing_words(verdicts: Sequence[Verdict]) -> str:
+    """Which failing order claims are contradicted, and how many are only undecided, in a sentence."""
+    failing = [v for v in verdicts if v.verdict == FAILS and v.kind == "order"]
+    against = [v.measure for v in failing if v.interval[1] < 0]
+    if not failing:
+        return "No test of a direction fails."
+    seeds = min(v.seeds for v in failing)
+    return (
+        f"Of {len(failing)} tests of a direction that fail, {len(failing) - len(against)} are undecided: their interval "
+        f"includes 0, and {seeds} seeds make wide intervals. Against the paper's direction point {len(against)}"
+        f"{': ' + '; '.join(against) if against else ''}."
+    )
+
+
+def equality_words(verdicts: Sequence[Verdict]) -> str:
+    """Whether an equality fails for its difference or for the width of its interval, in a sentence each."""
+    said = []
+    for v in verdicts:
+        if v.kind != "equality" or v.estimate is None:
+            continue
+        low, high = v.interval
+        found = f"{v.measure}: {v.estimate:+.2g} {v.unit}, interval [{low:.2g}, {high:.2g}], margin ±{v.margin:g}."
+        if v.verdict != FAILS:
+            said.append(found)
+        elif abs(v.estimate) < v.margin:
+            said.append(
+                f"{found} The difference lies within the margin, its interval does not: it is too wide for {v.seeds} "
+                "seeds to decide, and no difference has been found."
+            )
+        else:
+            said.append(f"{found} The difference itself lies outside the margin.")
+    return " ".join(said) or NO_RECORDS
+
+
+# --- from the records of table 3 ----------------------------------------------------------------------------
+
+
+def unfinished_words(records: Rows, *, falling: float = 0.05) -> str:
+    """Which rows of table 3 were still learning when their runs ended, in a sentence.
+
+    Args:
+        records: runs by id of the row.
+        falling: a run counts if its perplexity fell by more than this share between its last two evaluations.
+    """
+    still = {
+        name: [r for r in found if r.history[-1]["perplexity"] < (1 - falling) * r.history[-2]["perplexity"]]
+        for name, found in records.items()
+    }
+    if not any(records.values()):
+        return NO_RECORDS
+    count, total = sum(map(len, still.values())), sum(map(len, records.values()))
+    stuck = [
+        row_label(row) for row in table3_rows() if any(map(claims.on_plateau, records.get(row_id(row), ())))
+    ]
+    return (
+        f"In {count} of {total} runs perplexity still fell by more than {falling:.0%} between the last two evaluations. "
+        f"A seed of these rows ends on the plateau, and no claim about them is judged: {'; '.join(stuck) or 'none'}."
+    )
+
+
+def best_table(records: Rows) -> Html:
+    """Perplexity of every row after the last update and at its best evaluation, mean over seeds."""
+    columns = ["Row", "After the last update", "At its best evaluation", "Largest gain of a seed, nats"]
+    grid = Grid(plain("Validation perplexity at equal updates, and at each run's best evaluation"), columns)
+    for row in table3_rows():
+        runs = records.get(row_id(row))
+        if not runs:
+            continue
+        last, best = (
+            sum(run.metric(name) for run in runs) / len(runs) for name in ("perplexity", "best_perplexity")
+        )
+        cells = [row_label(row), f"{last:.2f}", f"{best:.2f}", f"{max(map(_gain, runs)):.3f}"]
+        grid.add(list(map(plain, cells)))
+    return grid.render() if grid.rows else Html(f'<p class="attn-note">{NO_RECORDS}</p>', NO_RECORDS)
+
+
+def _gain(run: Record) -> float:
+    return log(run.metric("perplexity") / run.metric("best_perplexity"))
+
+
+def best_words(paper: Paper, records: Sequence[Record]) -> str:
+    """Whether a verdict on cost changes with the best evaluation in the place of the last, in a sentence."""
+    runs = [record for record in records if record.key[1].startswith("table3/")]
+    if not runs:
+        return NO_RECORDS
+    last, best = (
+        {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
+        for which in ([c for c in claims.CLAIMS if c.unit == claims.NATS], claims.AT_BEST)
+    )
+    changed = [
+        f"{v.measure} ({v.verdict}, at the best evaluation {best[name].verdict})"
+        for name, v in last.items()
+        if v.verdict != best[name].verdict
+    ]
+    gained = sum(_gain(run) > 0 for run in runs)
+    return (
+        f"{gained} of {len(runs)} runs had a better evaluation than their last. Taken there, {len(changed)} of "
+        f"{len(last)} verdicts on cost change{': ' + '; '.join(changed) if changed else ''}. BLEU is scored after "
+        "the last update only, so what it would be at the best evaluation is not measured."
+    )

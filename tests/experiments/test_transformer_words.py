@@ -1,0 +1,154 @@
+"""What chapter 1 says of its facts, verdicts and records of table 3."""
+
+from pathlib import Path
+
+import pytest
+
+from attn.experiments.transformer import words
+from attn.experiments.transformer.runs import PAPER, row_id, table3_rows
+from attn.reproduction.claims import FAILS, HOLDS, Verdict
+from attn.reproduction.facts import load_papers
+from attn.reproduction.records import Record
+from tests.reproduction.toy import record_data
+
+FACTS = load_papers()[PAPER]
+
+
+def run(row, seed=0, *, end=1.2, best=None, before=None, corpus="spoken-numbers"):
+    metrics = {"perplexity": end, "best_perplexity": end if best is None else best, "bleu_validation": 90.0}
+    history = [{"step": step, "perplexity": value} for step, value in enumerate((before or end, end))]
+    data = record_data(
+        PAPER, f"table3/{row}", seed, metrics, history=history, config={"corpus": {"name": corpus}}
+    )
+    return Record(Path(f"{row}/seed{seed}.json"), data | {"artifact": None})
+
+
+def verdict(kind="order", result=FAILS, estimate=0.0, interval=(-1.0, 1.0), margin=None, measure="A minus B"):
+    return Verdict(
+        id="x", fact="c1", statement="", table="table3", kind=kind, measure=measure, unit="BLEU", verdict=result,
+        profile="cpu", seeds=3, estimate=estimate, interval=interval, margin=margin,
+    )  # fmt: skip
+
+
+# --- from the facts -----------------------------------------------------------------------------------------
+
+
+def test_the_set_up_is_the_recipe_s():
+    said = " ".join(repr(words.setup_table(FACTS)).split())
+    for part in (
+        "4,500,000 pairs of WMT14 EN-DE",
+        "36,000,000 pairs of WMT14 EN-FR",
+        "8 NVIDIA P100",
+        "4,000 updates",
+    ):
+        assert part in said
+    assert "base: 100,000 in 12 hours" in said and "300,000 in 3.5 days" in said and "alpha = 0.6" in said
+
+
+def test_the_grid_is_told_from_its_budget():
+    said = words.grid_words(FACTS)
+    assert said.startswith("All 20 rows are run here (profile cpu) at 1/8 of the width and 1/2 of the depth")
+    assert "400 updates of about 1,500 tokens, on 1,000 pairs" in said
+    assert "at 1/4 of the width and all of the depth" in words.grid_words(FACTS, "gpu")
+
+
+def test_captions_are_marked():
+    assert words.marking(FACTS) == "29k image captions: not WMT BLEU; perplexity is per our subword"
+
+
+def test_the_data_card_names_sizes_and_licences():
+    table = words.data_table(FACTS)
+    said = " ".join(repr(table).split())
+    for part in (
+        "29,000",
+        "5,000 subwords",
+        "None stated for the captions",
+        "none needed",
+        "1,000 pairs",
+        "test (50 pairs)",
+    ):
+        assert part in said
+    assert 'href="https://github.com/multi30k/dataset"' in table._repr_html_()
+
+
+def test_later_papers_are_told_from_their_facts():
+    said = words.later_words()
+    assert "226M" in said and "right-to-left (R2L)" in said and "has 25 encoder layers" in said
+
+
+# --- from the verdicts --------------------------------------------------------------------------------------
+
+
+def test_failing_is_undecided_or_against():
+    mixed = [
+        verdict(),
+        verdict(interval=(-2, -1), measure="C minus D"),
+        verdict(result=HOLDS, interval=(1, 2)),
+    ]
+    said = words.failing_words([*mixed, verdict("equality", margin=0.5)])
+    assert said.startswith("Of 2 tests of a direction that fail, 1 are undecided") and said.endswith(
+        "1: C minus D."
+    )
+    assert words.failing_words(mixed[2:]) == "No test of a direction fails."
+
+
+@pytest.mark.parametrize(
+    ("result", "estimate", "interval", "said"),
+    [
+        (FAILS, -0.1, (-6.6, 6.4), "it is too wide for 3 seeds to decide"),
+        (FAILS, 2.0, (1.0, 3.0), "The difference itself lies outside the margin."),
+        (HOLDS, 0.1, (-0.2, 0.4), "margin ±0.5."),
+    ],
+)
+def test_an_equality_says_why_it_fails(result, estimate, interval, said):
+    found = words.equality_words([verdict(), verdict("equality", result, estimate, interval, 0.5)])
+    assert found.endswith(said) or said in found
+    assert ("too wide" in found) == ("too wide" in said) and found.startswith("A minus B: ")
+
+
+def test_without_a_verdict_nothing_is_said_of_equality():
+    assert words.equality_words([verdict()]) == "No records yet."
+
+
+# --- from the records of table 3 ----------------------------------------------------------------------------
+
+
+def test_runs_that_were_still_learning_are_counted():
+    assert words.unfinished_words({"base": []}) == "No records yet."
+    said = words.unfinished_words(
+        {"base": [run("base", before=1.4)], "n_8": [run("n_8"), run("n_8", 1, end=2.6)]}
+    )
+    assert said.startswith("In 1 of 3 runs") and said.endswith("is judged: (C) N = 8.")
+    assert words.unfinished_words({"base": [run("base")]}).endswith("none.")
+
+
+def test_best_evaluations_stand_beside_the_last():
+    records = {
+        "base": [run("base"), run("base", 1)],
+        "n_8": [run("n_8", end=1.5, best=1.2), run("n_8", 1, end=1.3)],
+    }
+    lines = [line.split() for line in repr(words.best_table(records)).splitlines()[3:]]
+    assert lines[0] == ["base", "1.20", "1.20", "0.000"]
+    assert lines[1] == ["(C)", "N", "=", "8", "1.40", "1.25", "0.223"]
+    assert repr(words.best_table({"base": []})) == "No records yet."
+
+
+def test_a_verdict_that_changes_at_the_best_evaluation_is_named():
+    assert words.best_words(FACTS, []) == "No records yet."
+
+    def grid(end):
+        values = {row_id(row): 0.2 * row["ppl_dev"] for row in table3_rows()}
+        found = []
+        for name, value in values.items():
+            own = {"end": end * value, "best": value} if name == "d_model_1024" else {"end": value}
+            found += [
+                run(name, seed, **{k: v * (1 + seed / 1e4) for k, v in own.items()}) for seed in range(3)
+            ]
+        return found
+
+    assert words.best_words(FACTS, grid(1.0)).startswith(
+        "0 of 60 runs had a better evaluation than their last. Taken there, 0 of"
+    )
+    said = words.best_words(FACTS, grid(1.5))
+    assert "3 of 60 runs" in said and "1 of 14 verdicts" in said and "is not measured" in said
+    assert "d_model minus twice as much (fails, at the best evaluation holds)" in said
