@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
 
 from attn.reproduction import environment
 from attn.reproduction.errors import UsageError
-from attn.reproduction.experiment import Chapter, Experiment, Outcome, config_dict, config_hash
+from attn.reproduction.experiment import PROFILES, Chapter, Experiment, Outcome, config_dict, config_hash
 from attn.reproduction.records import (
     SCHEMA_VERSION,
     Record,
@@ -40,6 +40,8 @@ HISTORY_LIMIT = 600  # entries of a record's history
 _PROBE_STEPS = 3  # updates timed to estimate a grid's cost
 # Weights, gradients and two moments: what any run needs besides activations.
 _COPIES = 4
+_MOST_PIECES = 64  # of an update, tried where the whole does not fit
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -195,18 +197,21 @@ def _run(
     time_limit_s: float | None,
 ) -> Record | None:
     workload = job.experiment.build(config, job.seed, device)
-    _refuse_without_memory(workload.model, device, job)
-    result = train(
-        workload,
-        config.training,
-        seed=job.seed,
-        # another code or config starts anew instead of continuing a foreign run
-        checkpoint_path=scratch / f"{identity[:16]}.safetensors",
-        progress=Progress(job.label, silent=silent),
-        time_limit_s=time_limit_s,
-        record_losses=REPLAY_STEPS,
-        run_id=identity,
-    )
+    _refuse_without_memory(workload.model, device, job, results)
+    result = _or_what_fits(
+        lambda: train(
+            workload,
+            config.training,
+            seed=job.seed,
+            # another code or config starts anew instead of continuing a foreign run
+            checkpoint_path=scratch / f"{identity[:16]}.safetensors",
+            progress=Progress(job.label, silent=silent),
+            time_limit_s=time_limit_s,
+            record_losses=REPLAY_STEPS,
+            run_id=identity,
+        ),
+        job, workload, device, results,
+    )  # fmt: skip
     if result.interrupted:
         return None
     record = _record(job, workload, result, device, results) if is_main() else None
@@ -218,7 +223,9 @@ def _run(
 def _record(job: Job, workload: Any, result: TrainingResult, device: torch.device, results: Path) -> Record:
     config = job.experiment.config(job.profile)
     started = time.monotonic()
-    outcome = workload.outcome(workload.model, result.history)
+    outcome = _or_what_fits(
+        lambda: workload.outcome(workload.model, result.history), job, None, device, results
+    )
     losses = result.first_losses
     if device.type != "cpu":
         # What speaks for a stale record is a replay on a CPU, in one process; a run of several cannot start one.
@@ -290,14 +297,111 @@ def thin(history: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
     return [history[round(i * last / (limit - 1))] for i in range(limit)]
 
 
-def _refuse_without_memory(model: torch.nn.Module, device: torch.device, job: Job) -> None:
-    needed = _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
+# --- memory --------------------------------------------------------------------------------------------------
+
+
+def _refuse_without_memory(model: torch.nn.Module, device: torch.device, job: Job, results: Path) -> None:
+    needed = _weights(model)
     free = environment.free_memory_bytes(device)
     if needed > free:
         raise UsageError(
             f"{job.label} needs at least {needed / 1e9:.1f} GB on {device} for weights, gradients and optimiser "
-            f"and {free / 1e9:.1f} GB are free: take a smaller profile or a device with more memory"
+            f"and {free / 1e9:.1f} GB are free: {_smaller_profiles(job, device, results, free)}"
         )
+
+
+def _weights(model: torch.nn.Module) -> int:
+    """Bytes of weights, gradients and the optimiser's moments."""
+    return _COPIES * sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def _or_what_fits(
+    work: Callable[[], _Result], job: Job, workload: Any, device: torch.device, results: Path
+) -> _Result:
+    """The result of `work`.
+
+    Raises:
+        UsageError: if it runs out of memory: with the profile, and if `workload` is given the pieces, that would fit.
+    """
+    try:
+        return work()
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+    # Out here nothing holds the activations any more.
+    _release(device)
+    free = environment.free_memory_bytes(device)
+    ways = [_smaller_profiles(job, device, results, free)]
+    if workload is not None and (pieces := _pieces_that_fit(job, workload)) is not None:
+        ways.insert(0, f"an update fits in {pieces} pieces, with grad_accum_steps={pieces} in the config")
+    raise UsageError(f"{job.label} ran out of memory on {device}: {'; or '.join(ways)}")
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch, on a GPU or a CPU, or Python found no memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _release(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _smaller_profiles(job: Job, device: torch.device, results: Path, free: int) -> str:
+    """The largest smaller profile that fits, or what else to try."""
+    smaller = [p for p in PROFILES[: PROFILES.index(job.profile)] if p in job.experiment.configs]
+    for profile in reversed(smaller):
+        if _fits(replace(job, profile=profile), device, results, free):
+            return f"take the smaller profile {profile}, which fits"
+    if smaller:
+        return f"take a smaller profile ({', '.join(reversed(smaller))}) or a device with more memory"
+    return "take a device with more memory: there is no smaller profile"
+
+
+def _fits(job: Job, device: torch.device, results: Path, free: int) -> bool:
+    """Whether a job's recorded peak on this kind of device is free, or, without a record, whether an update runs."""
+    try:
+        path = record_path(results, job.chapter.paper, job.experiment.id, job.profile, job.seed)
+        data = read_record(path, results).data
+        if data["environment"]["device"] == environment.device_name(device):
+            return (data["run"]["peak_memory_bytes"] or 0) <= free
+    except RecordError:
+        pass
+    if world_size() > 1:
+        return False  # the other processes do not know that this one tries
+    config = job.experiment.config(job.profile)
+    try:
+        workload = job.experiment.build(config, job.seed, device)
+        if _weights(workload.model) > free:
+            return False
+        train(workload, config.training, seed=job.seed, stop_after=1, evaluate=False)
+    except Exception:
+        return False  # for want of memory, or of a corpus
+    finally:
+        _release(device)
+    return True
+
+
+def _pieces_that_fit(job: Job, workload: Any) -> int | None:
+    """Least number of pieces, doubled from the config's own, in which an update fits; it changes the model."""
+    if world_size() > 1:
+        return None  # the other processes do not know that this one tries
+    training = job.experiment.config(job.profile).training
+    pieces = 2 * training.grad_accum_steps
+    while pieces <= _MOST_PIECES:
+        smaller = replace(training, grad_accum_steps=pieces)
+        try:
+            train(workload, smaller, seed=job.seed, stop_after=1, evaluate=False)
+            return pieces
+        except Exception as error:
+            if not _is_out_of_memory(error):
+                return None  # as a batch that has no so many pieces; what is to be told is the lack of memory
+        _release(next(workload.model.parameters()).device)
+        pieces *= 2
+    return None
+
+
+# --- cost ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -369,11 +473,14 @@ def _cost_of(job: Job, results: Path, device: torch.device) -> tuple[float, int,
                 "as recorded on this kind of device",
             )
     workload = job.experiment.build(config, job.seed, device)
-    _refuse_without_memory(workload.model, device, job)
+    _refuse_without_memory(workload.model, device, job, results)
     started = time.monotonic()
-    result = train(workload, config.training, seed=job.seed, stop_after=_PROBE_STEPS, evaluate=False)
+    result = _or_what_fits(
+        lambda: train(workload, config.training, seed=job.seed, stop_after=_PROBE_STEPS, evaluate=False),
+        job, workload, device, results,
+    )  # fmt: skip
     per_step = (time.monotonic() - started) / _PROBE_STEPS
-    size = _COPIES * sum(p.numel() * p.element_size() for p in workload.model.parameters())
+    size = _weights(workload.model)
     return (
         per_step * config.training.max_steps,
         result.peak_memory_bytes,

@@ -8,8 +8,10 @@ import pytest
 
 from attn.experiments.reformer import (
     CHAPTER,
+    concepts,
     conventions,
     growth,
+    method_results,
     swapping,
     text_claims,
     text_figures,
@@ -51,7 +53,10 @@ def byte_record(model, seed=0, bits=2.5, **changes):
     values |= {f"bits_lsh{rounds}": bits + 0.8 / rounds for rounds in (1, 2, 4, 8)}
     arrays = {"bits_by_position": np.linspace(4, 2, 32, dtype=np.float32)}
     history = [{"step": step, "seen": 1000 * step, "bits_per_token": 4 - step / 10} for step in range(3)]
-    return record(f"byte_lm/{model}", seed, history=history, arrays=arrays, **(values | changes))
+    config = {"chunk_len": 4, "grid_segments": 64}
+    return record(
+        f"byte_lm/{model}", seed, history=history, arrays=arrays, config=config, **(values | changes)
+    )
 
 
 def depth_record(layers, seed=0, **changes):
@@ -240,12 +245,75 @@ def test_words_are_those_of_the_records():
     (line,) = text_results.costs({"standard": [byte_record("standard", s, 2.5 + s / 10) for s in range(2)]})
     assert "2.550 bits per byte (2.500 to 2.600), 2 seeds; 1 MiB wait" in line
     (line,) = text_results.rounds_needed({"lsh2": [byte_record("lsh2")], "lsh1": []})
-    assert "2.500 bits with full attention; hashing is within 0.05 at no number of rounds" in line
+    assert "2.500 bits with full attention, over the first 64 segments of the test text" in line
+    assert "hashing is within 0.05 at no number of rounds" in line
     near = {f"bits_lsh{rounds}": 2.5 + 0.1 / rounds for rounds in (1, 2, 4, 8)}
     (line,) = text_results.rounds_needed({"lsh2": [byte_record("lsh2", **near)]})
     assert "within 0.05 from 4 rounds on" in line
+    # a smaller number that happens to be near does not count where a larger one is not
+    near["bits_lsh1"], near["bits_lsh4"] = 2.5, 2.6
+    (line,) = text_results.rounds_needed({"lsh2": [byte_record("lsh2", **near)]})
+    assert "within 0.05 from 8 rounds on" in line
     (line,) = text_results.depth({2: [], 4: [depth_record(4)]})
     assert line.startswith("4 layers: 2.600 bits per byte; 1.0 MiB wait for the gradient, 1.9 if")
+
+
+def with_bits(bits, model="shared"):
+    found = byte_record(model)
+    found.data["arrays"] = {"bits_by_position": np.asarray(bits, np.float32)}
+    return found
+
+
+def test_rounds_say_whether_they_test_anything():
+    rising = with_bits(np.linspace(4, 2, 32))
+    *_, control = text_results.rounds_needed({"shared": [rising]})
+    assert "a byte with 4 to 8 bytes before it costs" in control and "so that hashing is tested" in control
+    flat = with_bits([4.0, 3.0] + [2.5] * 30)
+    *_, control = text_results.rounds_needed({"shared": [flat], "lsh1": [byte_record("lsh1")]})
+    assert "costs 2.500 bits, one with 16 and more 2.500" in control
+    assert control.endswith("so that this decides nothing about hashing.")
+
+
+def test_how_far_back_looking_helps_is_told():
+    assert text_results.context_words({"shared": []}) == text_results.NO_RECORDS
+    (line,) = text_results.context_words({"shared": [with_bits([4.0, 3.0] + [2.52] * 14 + [2.5] * 16)]})
+    assert (
+        "from 3 bytes of context on, more is not worth 0.05 bits: 2.520 there, 2.500 in the last half" in line
+    )
+    (line,) = text_results.context_words({"shared": [with_bits(np.linspace(4, 2, 32))]})
+    assert "even the last half of a segment is cheaper by 0.05 bits than what comes before" in line
+
+
+def test_what_is_read_names_source_licence_and_splits():
+    text = " ".join(repr(text_results.data_table()).split())
+    assert "first 524,296" in text and "65,536" in text and "https://" in text and "Multi30k" in text
+    assert "enwik8" in text and "test_2016_flickr" in text
+
+
+def test_words_of_depth_and_translation_are_the_facts():
+    (line,) = text_results.depth_words()
+    assert "2, 4 and 8 layers at cpu" in line and "3, 6, 12 and 20 layers at paper" in line
+    (line,) = text_results.translation_words(FACTS)
+    assert line.startswith("From 27.6 to 28.0 two things change at once: 5 times as many updates")
+    assert "800 and 4,000 at cpu" in line
+
+
+def test_the_four_combinations_stand_side_by_side():
+    assert repr(text_results.four_combinations({})) == "No records yet."
+    scores = {"short_shared": 27, "short_apart": 28, "long_shared": 29, "long_apart": 31, "transformer": 26}
+    records = {model: [translated(model, seed, bleu) for seed in range(2)] for model, bleu in scores.items()}
+    records["long_apart"].pop()
+    text = " ".join(repr(text_results.four_combinations(records)).split())
+    assert "short 27.1 (27.0 to 27.1), 2 seeds" in text
+    assert "+1.0" in text and "+2.0" in text and "+3.0" in text
+    assert "short training, shared embeddings: 26.1" in text
+    one = " ".join(repr(text_results.four_combinations({"short_apart": records["short_apart"]})).split())
+    assert "short 28.1 (28.0 to 28.1), 2 seeds" in one and "+" not in one
+
+
+def test_quoted_models_of_table_4_are_marked():
+    quoted = [row["model"] for row in FACTS.table("table4").rows if row.get("kind") == "quoted"]
+    assert len(quoted) == 2 and not set(quoted) & set(TABLE4_ROWS)
 
 
 # --- growth ----------------------------------------------------------------------------------------------------
@@ -266,6 +334,26 @@ def test_only_kept_weights_grow_with_the_square():
     kept, fused, hashed = growth.memory_over_length((256, 512))
     assert kept.exponent > 1.8
     assert fused.exponent == pytest.approx(1, abs=0.05) and hashed.exponent == pytest.approx(1, abs=0.05)
+
+
+def test_the_five_models_grow_as_their_formulas_say():
+    found = {model.name: model for model in growth.five_models((256, 512), (1, 2))}
+    assert [*found] == [row["model_type"] for row in FACTS.table("table3").rows]
+    for name, model in found.items():
+        is_hashed, is_reversible = "LSH" in name or name == "Reformer", "Revers" in name or name == "Reformer"
+        length = model.memory_over_length.exponent
+        assert length == pytest.approx(1, abs=0.05) if is_hashed else length > 1.8, name
+        assert model.work_over_length.exponent == pytest.approx(1 if is_hashed else 2, abs=0.2), name
+        depth = model.memory_over_depth.exponent
+        assert depth == pytest.approx(0 if is_reversible else 1, abs=0.05), name
+        assert model.work_over_depth.exponent == pytest.approx(1, abs=0.01), name
+    # what is recovered is computed once more, and what is in chunks is kept in part
+    deep = {name: model.work_over_depth.values[-1] for name, model in found.items()}
+    assert deep["Reversible Transformer"] == pytest.approx(4 / 3 * deep["Transformer"])
+    kept = {name: model.memory_over_depth.values[-1] for name, model in found.items()}
+    assert kept["Chunked Reversible Transformer"] < kept["Reversible Transformer"] < kept["Transformer"]
+    text = repr(method_results.growth_table([*found.values()]))
+    assert "Lengths 256 to 512, depths 1 to 2" in " ".join(text.split()) and "-0.00" not in text
 
 
 def speed_file(folder, benchmark, rows):
@@ -291,7 +379,7 @@ def speed_file(folder, benchmark, rows):
 
 def test_times_come_from_the_benchmarks(tmp_path):
     assert growth.time_over_length(tmp_path) == growth.time_over_depth(tmp_path) == []
-    assert "python -m benchmarks.lsh" in text_results.crossing(tmp_path)[0]
+    assert "python -m benchmarks.lsh" in method_results.crossing(tmp_path)[0]
     hashed, full = "attn.kernels.lsh", "causal SDPA"
     speed_file(
         tmp_path, "lsh",
@@ -305,7 +393,7 @@ def test_times_come_from_the_benchmarks(tmp_path):
     assert found["LSH, 2 rounds"].sizes == (1024, 4096)
     assert found["LSH, 2 rounds"].exponent == pytest.approx(0)
     assert found["full, fused kernel"].values == pytest.approx((500, 2000))
-    (line,) = text_results.crossing(tmp_path)
+    (line,) = method_results.crossing(tmp_path)
     assert "faster from 4,096 tokens on" in line and "to the 1.00" in line
     speed_file(
         tmp_path, "reversible",
@@ -323,7 +411,7 @@ def test_the_future_leaks_through_the_borders_of_public_code():
     }
     assert found["the paper's definition"].most < 0.05
     assert found["public code"].most > 0.2
-    lines = text_results.leak_words(list(found.values()), length=128, n_rounds=1)
+    lines = method_results.leak_words(list(found.values()), length=128, n_rounds=1)
     assert lines[0].startswith("Of 127 tokens") and len(lines) == 4
 
 
@@ -337,9 +425,31 @@ def test_without_a_change_of_bucket_nothing_leaks(monkeypatch):
         assert leak.most == 0
 
 
+def test_public_code_sees_more_and_both_come_nearer_with_rounds():
+    found = conventions.differences((1, 4), length=64, chunk_len=8, draws=3)
+    assert [(one.n_rounds, one.convention) for one in found] == [
+        (n, name) for n in (1, 4) for name in ("the paper's definition", "public code")
+    ]
+    paper, public, paper_more, public_more = found
+    assert paper.seen < public.seen <= 1 and paper.seen < paper_more.seen and public.seen < public_more.seen
+    assert paper_more.error < paper.error and public_more.error < public.error
+    text = repr(method_results.difference_table(found))
+    assert "public code" in text and f"{100 * paper.seen:.0f}" in text
+
+
+def test_neighbours_on_the_circle_are_counted():
+    points = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
+    found = concepts.Circle(points, np.array([[0, 0, 1, 1], [0, 1, 1, 2]]), np.zeros((2, 4, 2)))
+    (line,) = method_results.circle_words(found)
+    assert (
+        "Of the 4 pairs of neighbours on the circle, 38 percent" in line
+        and "75 percent in at least one of the 2" in line
+    )
+
+
 def test_buckets_are_counted_over_pairs():
     text = np.frombuffer(b"aabb", np.uint8)
-    words = text_results.bucket_words(text, np.array([1, 1, 2, 1]))
+    words = method_results.bucket_words(text, np.array([1, 1, 2, 1]))
     # of 4 ordered pairs of equal bytes 2 share a bucket, of 8 different ones 4
     assert "in 50 percent of pairs, two with different bytes in 50.0" in words
     drawing = text_figures.sentence("aabb\n", np.array([1, 1, 2, 1, 3]), width=2)
@@ -355,5 +465,5 @@ def test_a_swap_hides_from_the_computed_number_of_tokens_on():
         assert not swapping.swap(machine, int(least) - 1, 1e9).is_hidden
     found = swapping.swap(swapping.Machine("", flops=8e12, bandwidth=12e9), 1000, 1e6)
     assert found.transfer == pytest.approx(1e-3) and found.compute == pytest.approx(1e-3)
-    text = repr(text_results.swap_table((512, 2**16)))
+    text = repr(method_results.swap_table((512, 2**16)))
     assert "65,536" in text and "yes" in text and "no" in text

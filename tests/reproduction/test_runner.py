@@ -325,6 +325,65 @@ def test_too_little_memory_refuses_with_what_is_free(toy, grid, monkeypatch):
     assert toy.run() is not None, "64 bytes are what four weights with gradients and two moments take"
 
 
+def short_of_memory(toy, monkeypatch, error, *, at_most=0, profiles=("cpu",)):
+    """Losses of more than so many sequences at once find no memory at these profiles."""
+    loss = toy.module.ToyWorkload.loss
+    short_of = [toy.experiment().configs[profile].training.max_steps for profile in profiles]
+
+    def short(self, model, batch):
+        if self.config.training.max_steps in short_of and len(batch) > at_most:
+            raise error
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(toy.module.ToyWorkload, "loss", short)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_out_of_memory_names_the_pieces_and_the_profile_that_fit(toy, grid, monkeypatch, error):
+    short_of_memory(toy, monkeypatch, error, at_most=1)
+    for refused in (toy.run, lambda: grid(toy.job())):
+        with pytest.raises(UsageError, match="fit/line cpu seed 0 ran out of memory on cpu: ") as caught:
+            refused()
+        assert "an update fits in 2 pieces, with grad_accum_steps=2 in the config" in str(caught.value)
+        assert str(caught.value).endswith("; or take the smaller profile ci, which fits")
+
+
+def test_out_of_memory_without_a_way_out_says_what_to_try(toy, monkeypatch):
+    short_of_memory(toy, monkeypatch, MemoryError(), profiles=("ci", "cpu"))
+    with pytest.raises(UsageError, match=r"cpu: take a smaller profile \(ci\) or a device with more memory$"):
+        toy.run()
+    assert not list(toy.results.rglob("*.json"))
+
+
+def test_a_recorded_peak_says_whether_a_profile_fits(toy):
+    toy.made_up()  # 1000 bytes
+    assert runner._fits(toy.job(), CPU, toy.results, 1000)
+    assert not runner._fits(toy.job(), CPU, toy.results, 999)
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(toy, monkeypatch):
+    short_of_memory(toy, monkeypatch, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        toy.run()
+
+
+def test_an_evaluation_without_memory_names_the_profile(toy, monkeypatch):
+    def outcome(self, model, history):
+        raise MemoryError
+
+    monkeypatch.setattr(toy.module.ToyWorkload, "outcome", outcome)
+    with pytest.raises(UsageError, match="ran out of memory on cpu: take the smaller profile ci, which fits"):
+        toy.run()
+
+
 # --- live runs, replays, histories -------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attn.experiments.reformer import runs, text_runs, translation_runs
 from attn.experiments.reformer.claims import CLAIMS
+from attn.experiments.reformer.effects import EFFECTS
 from attn.experiments.reformer.runs import PAPER
 from attn.experiments.reformer.tables import TABLES
 from attn.reproduction.experiment import Chapter
@@ -16,4 +17,5 @@ CHAPTER = Chapter(
     experiments=(*runs.EXPERIMENTS, *text_runs.EXPERIMENTS, *translation_runs.EXPERIMENTS),
     tables=TABLES,
     claims=CLAIMS,
+    effects=EFFECTS,
 )

@@ -1,8 +1,8 @@
-"""What the conventions of public code do to what a token may know: the future, through the borders of chunks."""
+"""What the conventions of public code change: what a token knows of the future, and how near to full attention it is."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,8 @@ from attn.reformer import (
     hash_vectors,
     lsh_attention,
     random_rotations,
+    shared_qk_attention,
+    unit,
 )
 
 CONVENTIONS: Mapping[str, Convention] = {
@@ -79,3 +81,60 @@ def _leak(
         )
     moved = (outputs[0] - outputs[1]).abs().amax(-1) > 1e-9
     return float(moved.double().mean())
+
+
+# --- beside full attention ---------------------------------------------------------------------------------------
+
+
+class Difference(NamedTuple):
+    """How near one convention comes to full attention, mean over draws."""
+
+    n_rounds: int
+    convention: str
+    seen: float  # share of full attention's weight on pairs that are seen
+    error: float  # length of the output's difference from full attention's, over the length of the values
+
+
+def differences(
+    rounds: Sequence[int] = (1, 2, 4, 8),
+    *,
+    length: int = 256,
+    chunk_len: int = 16,
+    scale: float = 8.0,
+    draws: int = 5,
+) -> list[Difference]:
+    """The paper's definition and public code on the same queries, values and buckets, causal.
+
+    Args:
+        rounds: numbers of hash rounds.
+        length: T.
+        chunk_len: m; buckets are twice as many as chunks.
+        scale: length of the queries.
+        draws: of queries, values and rotations.
+    """
+    found = []
+    for n_rounds in rounds:
+        for name in ("the paper's definition", "public code"):
+            pairs = [
+                _nearness(CONVENTIONS[name], n_rounds, length, chunk_len, scale, draw)
+                for draw in range(draws)
+            ]
+            seen, error = (sum(values) / draws for values in zip(*pairs, strict=True))
+            found.append(Difference(n_rounds, name, seen, error))
+    return found
+
+
+def _nearness(
+    convention: Convention, n_rounds: int, length: int, chunk_len: int, scale: float, seed: int
+) -> tuple[float, float]:
+    """Weight seen and error of the output, for one draw."""
+    generator = torch.Generator().manual_seed(seed)
+    query, value = torch.randn(2, 1, 1, length, 16, generator=generator, dtype=torch.float64)
+    query, identity = scale * unit(query), torch.eye(length, dtype=torch.float64)[None, None]
+    n_buckets = default_buckets(length, chunk_len)
+    rotations = random_rotations(n_buckets, n_rounds=n_rounds, n_heads=1, head_dim=16, generator=generator)
+    settings = {"chunk_len": chunk_len, "is_causal": True, "convention": convention}
+    hashed = lsh_attention(query, identity, hash_vectors(query, rotations), **settings)
+    full = shared_qk_attention(query, identity, is_causal=True)
+    error = (hashed @ value - full @ value).norm() / value.norm()
+    return float((full * (hashed > 0)).sum() / length), float(error)

@@ -18,7 +18,7 @@ _PHONE = 4.6  # inches wide, so that a phone shows the words at their size
 _BUCKETS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 _MARKERS = "osD^vP*X"
 _ROUND_COLUMNS = ("full", "lsh8", "lsh4", "lsh2", "lsh1")
-_COLUMN_NAMES = {"full": "full", "lsh8": "8 rounds", "lsh4": "4", "lsh2": "2", "lsh1": "1"}
+_COLUMN_NAMES = {"full": "full", "lsh8": "8", "lsh4": "4", "lsh2": "2", "lsh1": "1"}
 
 Records = Mapping[str, Sequence[Record]]  # by attention of the training
 
@@ -101,7 +101,9 @@ def grids(records: Records, printed: Mapping[str, Mapping[str, Sequence[float]]]
             panel.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=8,
                        color="white" if value > 55 else "black")  # fmt: skip
         names = [_COLUMN_NAMES[column] for column in _ROUND_COLUMNS]
-        panel.set(title=who, xticks=range(len(names)), xticklabels=names, xlabel="evaluated with")
+        panel.set(
+            title=who, xticks=range(len(names)), xticklabels=names, xlabel="evaluated with full, or rounds"
+        )
         panel.tick_params(length=0)
         panel.spines[:].set_visible(False)
     short = {"full": "full", "lsh4": "4 rounds", "lsh2": "2 rounds", "lsh1": "1 round"}

@@ -13,10 +13,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from attn.attention import MultiHeadAttention
-from attn.experiments.reformer.complexity import peak_saved
+from attn.experiments.reformer.complexity import peak_saved, whole_model
+from attn.experiments.reformer.runs import PAPER
 from attn.reformer import FullAttention, LSHAttention
+from attn.reproduction.facts import load_papers
 from attn.reproduction.speed import load_speed, of_benchmark
 from attn.reversible import ResidualBranch, ReversibleStack
 from attn.transformer import FeedForward
@@ -27,7 +31,8 @@ LENGTHS = (512, 1024, 2048, 4096)
 
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
     """The power of the sizes that values follow: the slope of a line through their logarithms."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+    slope = float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+    return round(slope, 9) + 0.0  # a flat line has 0, not something below it
 
 
 # --- memory ----------------------------------------------------------------------------------------------------
@@ -101,6 +106,65 @@ def memory_over_length(lengths: Sequence[int] = LENGTHS, *, d_model: int = 16) -
         Growth(name, tuple(lengths), tuple(peak_saved(module, inputs[length]) for length in lengths))
         for name, module in ways.items()
     ]
+
+
+# --- the five models of table 3 --------------------------------------------------------------------------------
+
+
+class Model(NamedTuple):
+    """One model of table 3: bytes that wait for the gradient, and operations of an update, over length and depth."""
+
+    name: str
+    memory_over_length: Growth
+    work_over_length: Growth
+    memory_over_depth: Growth
+    work_over_depth: Growth
+
+
+# Of small models: long ones, in which attention is largest, and wide ones, in which the feed-forward layer is.
+_LONG = {"b": 1, "nh": 2, "l": 256, "dff": 16, "dmodel": 8, "nr": 2, "c": 32**2, "nl": 2}
+_WIDE = {"b": 1, "nh": 1, "l": 64, "dff": 1024, "dmodel": 16, "nr": 2, "c": 32**2, "nl": 2}
+
+
+def five_models(
+    lengths: Sequence[int] = (256, 512, 1024), depths: Sequence[int] = (1, 2, 4, 8)
+) -> list[Model]:
+    """Each row of table 3, counted: long models over length, wide ones over depth."""
+    kinds = [row["model_type"] for row in load_papers()[PAPER].table("table3").rows]
+    return [
+        Model(kind, *_growth(kind, "l", lengths, _LONG), *_growth(kind, "nl", depths, _WIDE))
+        for kind in kinds
+    ]
+
+
+def _growth(kind: str, name: str, sizes: Sequence[int], others: Mapping[str, int]) -> tuple[Growth, Growth]:
+    """Bytes and operations over one size."""
+    memory, work = zip(*(_count(kind, {**others, name: size}) for size in sizes), strict=True)
+    return Growth(kind, tuple(sizes), memory), Growth(kind, tuple(sizes), work)
+
+
+def _count(kind: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+    model = whole_model(kind, sizes)
+    inputs = torch.randn(sizes["b"], sizes["l"], sizes["dmodel"], generator=torch.Generator().manual_seed(0))
+    kept = peak_saved(model, inputs)
+    with _Operations() as counter:
+        result = model(inputs)
+        (result[0] if isinstance(result, tuple) else result).sum().backward()
+    return kept, counter.total
+
+
+class _Operations(TorchDispatchMode):
+    """Adds up the operations of products; torch's own counter cannot follow a backward pass within another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if (count := flop_registry.get(func.overloadpacket)) is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 # --- time ------------------------------------------------------------------------------------------------------

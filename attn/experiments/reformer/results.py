@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from attn.experiments.reformer.concepts import memory_amounts
-from attn.experiments.reformer.runs import ATTENTIONS, LABELS, PAPER, TABLE2_ROWS
+from attn.experiments.reformer.runs import EXPERIMENTS, LABELS, PAPER, TABLE2_ROWS, own_evaluation
 from attn.experiments.reformer.workloads import ROUNDS, SOLVED
 from attn.reproduction.facts import Paper, load_papers
-from attn.reproduction.grid import Grid, Html, plain
+from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
+from attn.reproduction.scoreboard import ChapterState
+from attn.reproduction.tables import paper_table
 
 Records = Mapping[str, Sequence[Record]]  # by attention of the training
+NO_RECORDS = ["No records yet."]
 _EVALUATED = ("eval_full", "eval_lsh8", "eval_lsh4", "eval_lsh2", "eval_lsh1")
-_CHANCE = (
-    0.05  # accuracies below this are called chance: it is 0.008, and noise of the conventions comes on top
-)
+_HASHED = tuple(name for name in TABLE2_ROWS.values() if name != "full")
+# Accuracies below this are called chance: it is 0.008, and noise of the conventions comes on top.
+_CHANCE = 0.05
+# A run has converged when accuracy changes by less than this over the last fifth of its updates.
+_SETTLED = 0.005
+# A convention meets printed numbers where it comes within so many percentage points, on average.
+_MEETS = 5.0
+# What "full attention" may mean; the first is what LSH attention itself does.
+CONVENTIONS = ("full", "full_with_self", "full_raw_keys", "full_plain", "separate")
+_PRINTED = {"the paper": "table2", "the replication": "table2_reproduction"}
 
 
 def memory_table() -> Html:
@@ -27,85 +38,260 @@ def memory_table() -> Html:
     return grid.render()
 
 
+# --- what is printed ---------------------------------------------------------------------------------------------
+
+
 def printed_grids(paper: Paper) -> dict[str, dict[str, list[float]]]:
     """Table 2 as the paper and as the replication print it, by row, in the order full, 8, 4, 2, 1 rounds."""
-    sources = {"the paper": "table2", "a replication": "table2_reproduction"}
     return {
         who: {TABLE2_ROWS[row["train"]]: [row[column] for column in _EVALUATED] for row in paper.table(table).rows}
-        for who, table in sources.items()
+        for who, table in _PRINTED.items()
     }  # fmt: skip
 
 
-def finding(records: Records) -> list[str]:
-    """Who learned, and which convention of full attention makes of an LSH model what the paper prints, in sentences."""
-    if not any(records.values()):
-        return ["No records yet."]
-    return [*_learned(records), *_full_of_lsh(records), *_lsh_of_full(records), *_replication(records)]
+def task_words() -> str:
+    """The task's sizes, and chance."""
+    config = EXPERIMENTS[0].config("cpu")
+    symbols = config.vocab_size - 1
+    return (
+        f"Sequences of {config.seq_len:,} symbols, each of w one of {symbols}: chance is 1 in {symbols}, "
+        f"{100 / symbols:.2g} percent. {config.n_layers} layer, chunks of {config.chunk_len}."
+    )
 
 
-def _learned(records: Records) -> list[str]:
+def replication_words(paper: Paper) -> list[str]:
+    """Where the replication comes out as the paper and where it does not, in printed numbers."""
+    theirs, printed = (printed_grids(paper)[who] for who in ("the replication", "the paper"))
+    columns = dict(zip(("full", *(f"lsh{rounds}" for rounds in ROUNDS)), range(len(_EVALUATED)), strict=True))
+    own, full = (
+        {name: theirs[name][columns[column or name]] for name in _HASHED} for column in (None, "full")
+    )
+    above = [name for name in _HASHED if full[name] > own[name]]
+    lines = [
+        "Trained and evaluated with the same rounds, "
+        f"{_row_names(_HASHED)}: {_list(own.values())} percent in the replication, "
+        f"{_list(printed[name][columns[name]] for name in _HASHED)} in the paper.",
+        f"Trained with full attention, evaluated with LSH of {_list(ROUNDS)} rounds: "
+        f"{_list(theirs['full'][1:])} percent in the replication, {_list(printed['full'][1:])} in the paper.",
+        f"Trained as {_row_names(_HASHED)}, evaluated with full attention: {_list(full.values())} percent in the "
+        f"replication, {_list(printed[name][0] for name in _HASHED)} in the paper.",
+    ]
+    if above:
+        lines.append(f"With full attention {_row_names(above)} does better there than with its own rounds.")
+    return lines
+
+
+def _row_names(attentions: Iterable[str]) -> str:
+    names = {attention: row for row, attention in TABLE2_ROWS.items()}
+    return _list(names[attention] for attention in attentions)
+
+
+def _list(items: Iterable[object]) -> str:
+    *most, last = (f"{item:.4g}" if isinstance(item, float) else str(item) for item in items)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+# --- who learned, and who had converged --------------------------------------------------------------------------
+
+
+def has_converged(record: Record) -> bool:
+    """Whether accuracy in validation left chance and has stopped moving.
+
+    Its means over the two halves of the last fifth of the updates differ by less than half a point.
+    """
+    end = record.history[-1]["step"]
+    last = [entry["accuracy"] for entry in record.history if 5 * entry["step"] > 4 * end]
+    first, second = last[: len(last) // 2], last[len(last) // 2 :]
+    return bool(first) and fmean(second) > _CHANCE and abs(fmean(second) - fmean(first)) < _SETTLED
+
+
+def converged_words(records: Sequence[Record]) -> str:
+    """How many of the seeds had converged, and the others' updates."""
+    late = [record for record in records if not has_converged(record)]
+    if not late:
+        return "converged"
+    steps = _range([record.data["run"]["steps"] for record in late])
+    return f"not converged after {steps} updates: {len(late)} of {len(records)} seeds"
+
+
+def learned(records: Records) -> list[str]:
+    """What each model gets right as it was trained, and whether it had converged, in sentences."""
     lines = []
     for name, found in records.items():
-        own = "full_plain" if name == "separate" else name
-        solved = [record for record in found if _accuracy(record, own) >= SOLVED]
-        if found:
-            mean = 100 * fmean(_accuracy(record, own) for record in found)
-            line = f"{LABELS[name]}: {mean:.4g} percent right, as it was trained; "
-            line += f"{len(solved)} of {len(found)} seeds reach {100 * SOLVED:g} percent"
-            steps = [r.metric("steps_to_solve") for r in solved if "steps_to_solve" in r.data["metrics"]]
-            lines.append(line + (f", after {_range(steps)} updates." if steps else "."))
-    return lines
+        if not found:
+            continue
+        mean = 100 * fmean(_accuracy(record, own_evaluation(name)) for record in found)
+        line = f"{LABELS[name]}: {mean:.4g} percent right, as it was trained; {converged_words(found)}"
+        steps = [r.metric("steps_to_solve") for r in found if "steps_to_solve" in r.data["metrics"]]
+        if steps:
+            line += (
+                f"; {len(steps)} of {len(found)} seeds met {100 * SOLVED:g} percent in validation, first after "
+                f"{_range(steps)} updates"
+            )
+        lines.append(line + ".")
+    return lines or NO_RECORDS
 
 
-def _full_of_lsh(records: Records) -> list[str]:
-    trained = [record for name in ("lsh4", "lsh2", "lsh1") for record in records.get(name, ())]
-    if not trained:
-        return []
-    parts = []
-    for name in ("full", "full_raw_keys", "full_with_self", "full_plain"):
-        mean = fmean(_accuracy(record, name) for record in trained)
-        words = "chance" if mean < _CHANCE else f"{100 * mean:.3g} percent"
-        parts.append(f"{words} with {LABELS[name]}")
-    return ["Trained with LSH and evaluated with full attention: " + "; ".join(parts) + "."]
+def marked_table(state: ChapterState, table_id: str) -> Html:
+    """A table of duplication whose scale also says which runs had not converged."""
+    lines = [state.as_line(record) for record in state.records]
+    by_path = {line["path"]: record for line, record in zip(lines, state.records, strict=True)}
+    table = state.table(table_id)
+    for cell in (cell for row in table["rows"] for cell in row["cells"]):
+        for detail in cell["detail"].values():
+            detail["scale"] += "; " + converged_words([by_path[path] for path in detail["records"]])
+    return paper_table(table, records=lines)
 
 
-def _lsh_of_full(records: Records) -> list[str]:
-    parts = []
-    for name in ("full", "full_with_self", "full_raw_keys", "full_plain", "separate"):
-        if found := records.get(name):
-            shares = [f"{100 * fmean(_accuracy(r, f'lsh{rounds}') for r in found):.3g}" for rounds in ROUNDS]
-            parts.append(f"{', '.join(shares)} with {LABELS[name]}")
-    if not parts:
-        return []
-    return [
-        "Trained with full attention and evaluated with LSH of 8, 4, 2 and 1 rounds, in percent: "
-        + "; ".join(parts)
-        + ". "
-        "Where queries and keys were trained apart, LSH takes the queries for both."
-    ]
+# --- what the conventions decide ---------------------------------------------------------------------------------
 
 
-def _replication(records: Records) -> list[str]:
-    """Which of our models with full attention falls like the replication's when it is evaluated with hashing."""
-    printed = printed_grids(load_papers()[PAPER])["a replication"]["full"][1:]
-    rows = {
-        name: [100 * fmean(_accuracy(record, f"lsh{rounds}") for record in found) for rounds in ROUNDS]
-        for name, found in records.items()
-        if found and ATTENTIONS[name].kind == "full"
+class Parts(NamedTuple):
+    """The first row and the first column of table 2 in percent; empty where they cannot be, or are not recorded."""
+
+    row: tuple[float, ...]  # trained with full attention, evaluated with LSH of 8, 4, 2, 1 rounds
+    column: tuple[float, ...]  # trained with LSH of 4, 2, 1 rounds, evaluated with full attention
+
+    def distances(self, printed: Parts) -> Parts:
+        """From printed numbers, cell by cell."""
+        return Parts(*(_distances(ours, theirs) for ours, theirs in zip(self, printed, strict=True)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether both are there."""
+        return bool(self.row and self.column)
+
+
+def _distances(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
+    return tuple(abs(a - b) for a, b in zip(ours, theirs, strict=True)) if ours else ()
+
+
+def printed_parts(paper: Paper) -> dict[str, Parts]:
+    """As the paper and as the replication print them."""
+    return {
+        who: Parts(tuple(grid["full"][1:]), tuple(grid[name][0] for name in _HASHED))
+        for who, grid in printed_grids(paper).items()
     }
-    if not rows:
-        return []
-    apart = {name: fmean(abs(a - b) for a, b in zip(row, printed, strict=True)) for name, row in rows.items()}
-    nearest = min(apart, key=apart.__getitem__)
-    lines = [
-        f"The replication prints {', '.join(map(str, printed))} for the same. Nearest is our model with "
-        f"{LABELS[nearest]}, {apart[nearest]:.2g} percentage points away on average."
+
+
+def parts(records: Records) -> dict[str, Parts]:
+    """Ours, by what "full attention" means, means over seeds; a model trained with LSH has no separate keys."""
+    found = {}
+    for name in CONVENTIONS:
+        trained, hashed = records.get(name, ()), [records.get(rounds, ()) for rounds in _HASHED]
+        can_be = name != "separate" and all(hashed)
+        found[name] = Parts(
+            tuple(_percent(trained, f"lsh{rounds}") for rounds in ROUNDS) if trained else (),
+            tuple(_percent(some, name) for some in hashed) if can_be else (),
+        )
+    return found
+
+
+def conventions_table(records: Records) -> Html:
+    """First row and first column by every meaning of full attention, beside the printed ones."""
+    columns = ["Full attention", f"First row: {_list(ROUNDS)} rounds", f"First column: {_row_names(_HASHED)}"]
+    printed = printed_parts(load_papers()[PAPER])
+    columns += [f"Points from {who}: row, column" for who in printed]
+    grid = Grid(plain("First row and column of table 2, in percent"), columns)
+    for who, theirs in printed.items():
+        grid.add(
+            [plain(f"in print, {who}"), *(plain(_cells(part)) for part in theirs), plain(BLANK), plain(BLANK)]
+        )
+    for name, ours in parts(records).items():
+        apart = [ours.distances(theirs) for theirs in printed.values()]
+        shown = [", ".join(f"{fmean(part):.1f}" if part else BLANK for part in one) for one in apart]
+        grid.add([plain(_short(name)), *(plain(_cells(part)) for part in ours), *map(plain, shown)])
+    grid.notes = [
+        plain(
+            "Rows: trained with this attention, evaluated with LSH, which takes queries for keys where they were "
+            "trained apart. Columns: trained with LSH, evaluated with this attention. Points are means over cells; a "
+            f"kind is said to give printed numbers where it comes within {_MEETS:g} points of them."
+        )
     ]
-    if "separate" in rows:
-        chance = max(rows["separate"]) < 100 * _CHANCE
-        verb = "falls" if chance else "does not fall"
-        lines.append(f"With separate queries and keys our model {verb} to chance under hashing; theirs does.")
+    return grid.render()
+
+
+def conclusion(records: Records) -> list[str]:
+    """Which meaning of full attention gives which printed numbers, in sentences."""
+    said = _sentences(records)
+    if not said:
+        return NO_RECORDS
+    return [*said.values(), *_apart(parts(records)["separate"]), *_open(records)]
+
+
+def answer(records: Records) -> list[str]:
+    """The conclusion in two sentences: what is nearest to the paper, and what became of the replication."""
+    said = _sentences(records)
+    wanted = ("together, the paper", "column, the replication")
+    return [said[key] for key in wanted if key in said] or NO_RECORDS
+
+
+def _sentences(records: Records) -> dict[str, str]:
+    """By part and by who printed it; those without records are left out."""
+    ours, said = parts(records), {}
+    for who, theirs in printed_parts(load_papers()[PAPER]).items():
+        apart = {name: one.distances(theirs) for name, one in ours.items()}
+        for part in Parts._fields:
+            points = {n: fmean(getattr(one, part)) for n, one in apart.items() if getattr(one, part)}
+            if points:
+                said[f"{part}, {who}"] = _met(who, part, getattr(theirs, part), points)
+        whole = {n: fmean([*one.row, *one.column]) for n, one in apart.items() if one.is_whole}
+        if len(whole) > 1:
+            said[f"together, {who}"] = _together(who, whole)
+    return said
+
+
+def _met(who: str, part: str, printed: Sequence[float], apart: Mapping[str, float]) -> str:
+    near = sorted(apart, key=apart.__getitem__)
+    met = [name for name in near if apart[name] < _MEETS]
+    said = [f"{_short(name)} ({apart[name]:.2g} points away on average)" for name in met or near[:1]]
+    head = f"First {part} of {who}, {_list(printed)}:"
+    if met:
+        return f"{head} full attention of this kind gives it: {'; '.join(said)}."
+    return f"{head} no kind of full attention here comes within {_MEETS:g} percentage points; nearest is {said[0]}."
+
+
+def _together(who: str, apart: Mapping[str, float]) -> str:
+    near = sorted(apart, key=apart.__getitem__)
+    ranked = [f"{_short(name)} ({apart[name]:.2g} percentage points away on average)" for name in near]
+    return f"First row and column of {who} together: nearest is {ranked[0]}; then {'; '.join(ranked[1:])}."
+
+
+def _apart(ours: Parts) -> list[str]:
+    if not ours.row:
+        return []
+    falls = max(ours.row) < 100 * _CHANCE
+    end = (
+        "falls to chance under hashing, as theirs does"
+        if falls
+        else "does not fall to chance under hashing; theirs does"
+    )
+    return [f"With separate queries and keys our model {end}."]
+
+
+def _open(records: Records) -> list[str]:
+    """What could still change the answer."""
+    lines = []
+    missing = [name for name in (*CONVENTIONS, *_HASHED) if not records.get(name)]
+    if missing:
+        lines.append(f"Not recorded yet, so that the answer may change: {_list(map(_short, missing))}.")
+    late = {name: found for name, found in records.items() if found and not all(map(has_converged, found))}
+    if late:
+        said = [f"{_short(name)}, {converged_words(found)}" for name, found in late.items()]
+        lines.append(f"Counted as they are: {'; '.join(said)}.")
     return lines
+
+
+def _short(name: str) -> str:
+    return LABELS[name].removeprefix("full attention: ")
+
+
+def _cells(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values) or BLANK
+
+
+def _percent(found: Sequence[Record], evaluation: str) -> float:
+    return 100 * fmean(_accuracy(record, evaluation) for record in found)
 
 
 def _accuracy(record: Record, evaluation: str) -> float:

@@ -37,6 +37,11 @@ LABELS = {
 TABLE2_ROWS = {"Full Attention": "full", "LSH-4": "lsh4", "LSH-2": "lsh2", "LSH-1": "lsh1"}
 
 
+def own_evaluation(attention: str) -> str:
+    """Which evaluation is that of the training; queries and keys that were trained apart stay apart in full ones."""
+    return "full_plain" if attention == "separate" else attention
+
+
 def build_duplication(config: DuplicationConfig, seed: int, device: torch.device) -> DuplicationWorkload:
     """Workload of duplication."""
     return DuplicationWorkload(config, seed, device)

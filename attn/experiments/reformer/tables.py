@@ -7,27 +7,26 @@ from typing import Any
 
 from attn.experiments.reformer import complexity
 from attn.experiments.reformer.concepts import memory_amounts
-from attn.experiments.reformer.runs import PAPER, TABLE2_ROWS
+from attn.experiments.reformer.runs import EXPERIMENTS, PAPER, TABLE2_ROWS, own_evaluation
 from attn.experiments.reformer.translation_runs import TABLE4_ROWS
 from attn.reproduction.experiment import Exact, Measured, TableView
 from attn.reproduction.records import Record
 
 Row = Mapping[str, Any]
 _COLUMNS = {"eval_full": "full", **{f"eval_lsh{rounds}": f"lsh{rounds}" for rounds in (8, 4, 2, 1)}}
-
-
-# What the replication's model with full attention is compared with; `results.replication` says which of our models it
+# What the replication's model with full attention is compared with; `results.conclusion` says which of our models it
 # resembles.
 _REPLICATION_ROWS = {**TABLE2_ROWS, "Full Attention": "separate"}
 
 
 def _duplication(table: str, rows: Mapping[str, str]) -> TableView:
     def percent(name: str) -> Measured:
-        return Measured(
-            lambda row: f"duplication/{rows[row['train']]}",
-            lambda row, record: 100 * record.metric(f"accuracy_{name}"),
-            unit="percent",
-        )
+        def value(row: Row, record: Record) -> float:
+            own = own_evaluation(rows[row["train"]])
+            used = own if name == "full" and own.startswith("full") else name
+            return 100 * record.metric(f"accuracy_{used}")
+
+        return Measured(lambda row: f"duplication/{rows[row['train']]}", value, unit="percent")
 
     return TableView(
         id=table,
@@ -40,10 +39,25 @@ def _duplication(table: str, rows: Mapping[str, str]) -> TableView:
 
 def _stated(row: Row) -> float | None:
     """Numbers in the text that are arithmetic: memory in GiB, and the window in tokens."""
+    if row["unit"] == "tokens":
+        return 2 * EXPERIMENTS[0].config("paper").chunk_len  # its own chunk and the one before
     for amount in memory_amounts():
         if amount.stated == row["quantity"]:
             return amount.gib
     return None
+
+
+# Numbers in the text that need training: the Reformer of so many layers.
+_DEPTHS = {"enwik8 test, 12 layers, 20K steps, dropout 0.1": 12, "deepest Reformer trained": 20}
+
+
+def _depth(row: Row) -> str | None:
+    layers = _DEPTHS.get(row["quantity"])
+    return f"byte_depth/layers_{layers}" if layers else None
+
+
+def _trained(row: Row, record: Record) -> float:
+    return record.data["config"]["n_layers"] if row["unit"] == "layers" else record.metric("bits_per_byte")
 
 
 def _bleu(metric: str) -> Measured:
@@ -122,6 +136,16 @@ TABLES = (
             "sacrebleu_cased": _bleu("bleu_cased"),
         },
         command=_translation_command,
+    ),
+    TableView(
+        id="trained_numbers_in_text",
+        label=lambda row: row["quantity"],
+        label_columns=("quantity",),
+        settings=("unit",),
+        cells={"value": Measured(_depth, _trained, unit="")},
+        command=lambda row: (
+            f"attn run {PAPER} --experiment {found} --profile paper" if (found := _depth(row)) else None
+        ),
     ),
     TableView(
         id="numbers_in_text",

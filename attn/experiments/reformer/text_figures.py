@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from attn.experiments.reformer.growth import Growth, exponent
+from attn.experiments.reformer.text_results import context_bins
 from attn.experiments.reformer.text_runs import LABELS
 from attn.reproduction.figures import figure, learning_curves, legend_below, nothing_yet
 from attn.reproduction.records import Record
@@ -56,9 +57,11 @@ def rounds(records: Records) -> Figure:
         style = {"color": _COLOURS[name], "marker": marker, "markersize": 4}
         axes.plot(np.tile(range(len(columns)), len(found)), values.ravel(), linestyle="", alpha=0.5, **style)
         axes.plot(np.median(values, axis=0), label=f"trained with {_SHORT[name]}", **style)
+    segments = next(iter(there.values()))[0].data["config"]["grid_segments"]
     axes.set(
         xticks=range(len(columns)), xticklabels=["1", "2", "4", "8", "full"],
-        xlabel="evaluated with so many rounds of hashing, or full attention", ylabel="test bits per byte",
+        xlabel="evaluated with so many rounds of hashing, or full attention",
+        ylabel=f"bits per byte, first {segments} test segments",
     )  # fmt: skip
     legend_below(drawing, axes)
     return drawing
@@ -72,8 +75,7 @@ def context(records: Records) -> Figure:
         return nothing_yet(drawing)
     for (name, found), marker in zip(there.items(), _MARKERS, strict=False):
         bits = np.mean([record.artifact()["bits_by_position"] for record in found], axis=0)
-        ends = [2**n for n in range(len(bits).bit_length())]
-        means = [bits[start:end].mean() for start, end in zip([0, *ends], ends, strict=False)]
+        _, ends, means = zip(*context_bins(bits), strict=True)
         axes.plot(ends, means, color=_COLOURS[name], marker=marker, markersize=3, label=LABELS[name])
     axes.set_xscale("log", base=2)
     axes.set(xlabel="bytes from the start of the segment", ylabel="test bits per byte")
@@ -113,10 +115,20 @@ def growths(found: Sequence[Growth], *, xlabel: str, ylabel: str, scale: float =
     if not found:
         nothing_yet(drawing).texts[0].set_text("not measured yet")
         return drawing
-    for way, colour, marker in zip(found, _LINES, _MARKERS, strict=False):
+    # from broad to fine, so that a line that lies on another one hides nothing
+    breadths = np.linspace(4, 1.2, len(found)) if len(found) > 1 else [1.5]
+    for way, colour, marker, breadth in zip(found, _LINES, _MARKERS, breadths, strict=False):
         values = [value * scale for value in way.values]
         label = f"{way.name}: exponent {way.exponent:.2f}"
-        axes.plot(way.sizes, values, color=colour, marker=marker, markersize=4, label=label)
+        axes.plot(
+            way.sizes,
+            values,
+            color=colour,
+            marker=marker,
+            linewidth=breadth,
+            markersize=2.5 + breadth,
+            label=label,
+        )
     sizes = sorted({size for way in found for size in way.sizes})
     _powers_of_two(axes, sizes, [f"{size:,}" for size in sizes])
     axes.set(xlabel=xlabel, ylabel=ylabel)

@@ -1,4 +1,4 @@
-"""What chapter 2 says of its language models, timed steps, buckets and swapping: sentences and tables from numbers."""
+"""What chapter 2 says of its language models and of translation: sentences and tables from records and facts."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from statistics import fmean
 
 import numpy as np
 
-from attn.experiments.reformer.conventions import Leak
-from attn.experiments.reformer.growth import Growth, time_over_length
-from attn.experiments.reformer.swapping import MACHINES, least_tokens, swap
-from attn.experiments.reformer.text_claims import MARGINS
+from attn.data import registry
+from attn.experiments.reformer.runs import PAPER
+from attn.experiments.reformer.text_claims import MARGINS, bleu_of_test
 from attn.experiments.reformer.text_runs import LABELS
-from attn.reproduction.grid import Grid, Html, plain
+from attn.experiments.reformer.translation_runs import LABELS as TRANSLATION_LABELS
+from attn.reproduction.facts import Paper, load_papers
+from attn.reproduction.grid import BLANK, Grid, Html, linked, plain
 from attn.reproduction.records import Record
-from attn.reproduction.speed import command
 
 Records = Mapping[str, Sequence[Record]]  # by model
 NO_RECORDS = ["No records yet."]
@@ -36,23 +36,83 @@ def costs(records: Records) -> list[str]:
 
 
 def rounds_needed(records: Records) -> list[str]:
-    """With how many rounds hashing costs no more than full attention and the margin, by training."""
+    """From how many rounds on hashing costs no more than full attention and the margin, by training.
+
+    Whether that says anything is in the last line: where context beyond a chunk pays nothing, it does not.
+    """
     lines, margin = [], MARGINS["byte_bits"]
     for name, found in records.items():
         if not found:
             continue
         full = fmean(record.metric("bits_full") for record in found)
-        enough = [
-            rounds
-            for rounds in (1, 2, 4, 8)
-            if fmean(record.metric(f"bits_lsh{rounds}") for record in found) < full + margin
-        ]
-        within = (
-            f"from {min(enough)} round{'s' * (min(enough) > 1)} on" if enough else "at no number of rounds"
-        )
+        least = _enough(found, full + margin)
+        within = f"from {least} round{'s' * (least > 1)} on" if least else "at no number of rounds"
+        segments = found[0].data["config"]["grid_segments"]
         lines.append(
-            f"Trained with {LABELS[name]}: {full:.3f} bits with full attention; hashing is within {margin:g} {within}."
+            f"Trained with {LABELS[name]}: {full:.3f} bits with full attention, over the first {segments} segments of "
+            f"the test text; hashing is within {margin:g} {within}."
         )
+    return [*lines, *_is_tested(records.get("shared", ()))] if lines else NO_RECORDS
+
+
+def _enough(found: Sequence[Record], most: float) -> int | None:
+    """The least number of rounds that, with all larger ones, costs less than `most` bits."""
+    least = None
+    for rounds in (8, 4, 2, 1):
+        if fmean(record.metric(f"bits_lsh{rounds}") for record in found) >= most:
+            break
+        least = rounds
+    return least
+
+
+def _is_tested(full: Sequence[Record]) -> list[str]:
+    """The control: what a model with full attention gains from context that chunks alone do not hold."""
+    full = [record for record in full if record.artifact()]
+    if not full:
+        return []
+    config, bits, margin = full[0].data["config"], _by_position(full), MARGINS["byte_bits"]
+    chunk, half = config["chunk_len"], len(bits) // 2
+    gain = bits[chunk : 2 * chunk].mean() - bits[half:].mean()
+    shown = gain >= margin
+    verdict = "context beyond a chunk pays, so that hashing is tested" if shown else (
+        "context beyond a chunk pays less than the margin, so that this decides nothing about hashing"
+    )  # fmt: skip
+    return [
+        f"Control, {LABELS['shared']}: a byte with {chunk:,} to {2 * chunk:,} bytes before it costs "
+        f"{bits[chunk : 2 * chunk].mean():.3f} bits, one with {half:,} and more {bits[half:].mean():.3f}: {verdict}."
+    ]
+
+
+def _by_position(found: Sequence[Record]) -> np.ndarray:
+    """Bits by place in the segment, mean over seeds [T]."""
+    return np.mean([record.artifact()["bits_by_position"] for record in found], axis=0)
+
+
+def context_bins(bits: np.ndarray) -> list[tuple[int, int, float]]:
+    """First place, end and mean bits of bins that double."""
+    ends = [2**n for n in range(len(bits).bit_length()) if 2**n <= len(bits)]
+    return [(start, end, float(bits[start:end].mean())) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def context_words(records: Records) -> list[str]:
+    """How far back looking helps: from which bin on every later one costs as much, but for the margin."""
+    lines, margin = [], MARGINS["byte_bits"]
+    for name, found in records.items():
+        found = [record for record in found if record.artifact()]
+        if not found:
+            continue
+        bins = context_bins(_by_position(found))
+        *_, (_, _, last) = bins
+        enough = len(bins) - 1
+        while enough and bins[enough - 1][2] - last < margin:
+            enough -= 1
+        start, _, bits = bins[enough]
+        reach = (
+            f"from {start + 1:,} bytes of context on, more is not worth {margin:g} bits: {bits:.3f} there"
+            if enough < len(bins) - 1
+            else f"even the last half of a segment is cheaper by {margin:g} bits than what comes before"
+        )
+        lines.append(f"{LABELS[name]}: {reach}, {last:.3f} in the last half ({_seeds(found)}).")
     return lines or NO_RECORDS
 
 
@@ -77,103 +137,110 @@ def _seeds(found: Sequence[Record]) -> str:
     return f"{len(found)} seed{'s' * (len(found) > 1)}"
 
 
-# --- conventions of public code ----------------------------------------------------------------------------------
+def depth_words() -> list[str]:
+    """Which depths there are at each profile, and the paper's deepest."""
+    budgets = load_papers()[PAPER].budgets["byte_depth"]
+    parts = [f"{_list(budget['depths'])} layers at {profile}" for profile, budget in budgets.items()]
+    return [f"A Reformer, hashed and reversible, of {'; '.join(parts)}, which are the paper's depths."]
 
 
-def leak_words(found: Sequence[Leak], *, length: int, n_rounds: int) -> list[str]:
-    """How many earlier outputs the last token moves."""
-    lines = [
-        f"Of {length - 1} tokens before the last, with {n_rounds} rounds, the share whose output changes when the last "
-        "token does:"
-    ]
-    for leak in found:
-        low, high = (f"{100 * share:.0f}" for share in (leak.least, leak.most))
-        lines.append(f"{leak.convention}: {low if low == high else f'{low} to {high}'} percent")
-    return lines
-
-
-# --- buckets of a sentence ---------------------------------------------------------------------------------------
-
-
-def bucket_words(text: np.ndarray, buckets: np.ndarray) -> str:
-    """How often two equal bytes share a bucket, and two different ones, over pairs of places."""
-    same_byte = text[:, None] == text[None, :]
-    same_bucket = buckets[:, None] == buckets[None, :]
-    others = ~np.eye(len(text), dtype=bool)
-    equal, different = (100 * same_bucket[pairs & others].mean() for pairs in (same_byte, ~same_byte))
-    return (
-        f"Two places with the same byte share a bucket in {equal:.0f} percent of pairs, two with different bytes in "
-        f"{different:.1f}."
-    )
-
-
-# --- swapping ----------------------------------------------------------------------------------------------------
-
-
-def swap_table(
-    tokens: Sequence[int] = (512, 2**12, 2**16, 2**19), *, parameters: float = 12 * 1024**2
-) -> Html:
-    """Transfer and compute of one layer, side by side.
-
-    Args:
-        tokens: of a step.
-        parameters: of the layer, by default those of width 1024.
-    """
+def data_table() -> Html:
+    """What the models of each family read, by profile."""
     columns = [
-        "Machine (assumed)",
-        "TFLOP/s",
-        "GB/s",
-        "Tokens a step",
-        "Transfer, ms",
-        "Compute, ms",
-        "Hidden",
+        "Models",
+        "Profile",
+        "Text",
+        "In a sequence",
+        "Training",
+        "Validation",
+        "Test",
+        "Source",
+        "Licence",
     ]
-    caption = f"One layer of {parameters / 1e6:.1f} million weights in float32, fetched twice, its gradient sent once"
-    grid = Grid(plain(caption), columns)
-    for machine in MACHINES:
-        for place, count in enumerate(tokens):
-            found = swap(machine, count, parameters)
-            head = [machine.name, f"{machine.flops / 1e12:g}", f"{machine.bandwidth / 1e9:g}"]
-            first = [plain(text) for text in head] if place == 0 else [None] * 3
-            times = [_digits(1e3 * seconds) for seconds in (found.transfer, found.compute)]
-            grid.add(
-                [*first, plain(f"{count:,}"), *map(plain, times), plain("yes" if found.is_hidden else "no")],
-                "attn-first" if place == 0 else "",
-            )  # fmt: skip
-    least = "; ".join(f"{machine.name}: {least_tokens(machine):,.0f}" for machine in MACHINES)
-    grid.notes = [plain(f"Tokens from which on the transfer hides, whatever the number of weights: {least}.")]
+    grid = Grid(plain("Texts; sizes in bytes, or in splits as registered"), columns)
+    for family in ("byte_lm", "byte_depth", "translation"):
+        budgets = load_papers()[PAPER].budgets[family]
+        meant = _corpus(budgets["paper"])
+        for index, (profile, budget) in enumerate(budgets.items()):
+            corpus = _corpus(budget)
+            title = corpus.title + (f", in the place of {meant.title}" if corpus != meant else "")
+            cells = [profile, title, *_sizes(budget), corpus.home, corpus.licence]
+            grid.add([None if index else plain(family), *map(linked, cells)])
     return grid.render()
 
 
-def _digits(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _corpus(budget: Mapping) -> registry.Corpus:
+    return registry.get(budget["text"]["corpus"] if "text" in budget else budget["corpus"]["name"])
 
 
-# --- benchmarks --------------------------------------------------------------------------------------------------
-
-
-def crossing(results, benchmark: str = "lsh") -> list[str]:
-    """From which measured length on hashing takes less time than full attention; or that nothing was measured."""
-    found = {growth.name: growth for growth in time_over_length(results)}
-    full = found.pop("full, fused kernel", None)
-    if full is None or not found:
-        return [f"No benchmark yet; this makes it: {command(benchmark)}"]
-    lines = []
-    for growth in found.values():
-        lines.append(_crossing(growth, full))
-    return lines
-
-
-def _crossing(hashed: Growth, full: Growth) -> str:
-    times = dict(zip(full.sizes, full.values, strict=True))
-    faster = [
-        length
-        for length, value in zip(hashed.sizes, hashed.values, strict=True)
-        if length in times and value < times[length]
+def _sizes(budget: Mapping) -> list[str]:
+    """Of a sequence and of the three splits."""
+    if "text" not in budget:
+        return ["a sentence", "train", "validation", _list(budget["corpus"]["tests"])]
+    sizes = (budget["text"].get(f"{split}_size") for split in ("train", "valid", "test"))
+    return [
+        f"{budget['sizes']['seq_len']:,}",
+        *("all" if size is None else f"first {size:,}" for size in sizes),
     ]
-    when = f"faster from {min(faster):,} tokens on" if faster else f"not faster up to {max(times):,} tokens"
-    return (
-        f"{hashed.name}: {when}; time a token grows with the length to the {hashed.exponent:.2f}, full attention's to "
-        f"the {full.exponent:.2f}."
+
+
+def _list(items: Sequence[object]) -> str:
+    *most, last = map(str, items)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+# --- translation -------------------------------------------------------------------------------------------------
+
+
+def translation_words(paper: Paper) -> list[str]:
+    """What the paper changes at once, and what is trained here to tell it apart."""
+    short, long = (row for row in paper.table("table4").rows if "(base, " in row["model"])
+    steps = {profile: budget["steps"] for profile, budget in paper.budgets["translation"].items()}
+    ours = "; ".join(
+        f"{found['short']:,} and {found['long']:,} at {profile}" for profile, found in steps.items()
     )
+    ratio = steps["paper"]["long"] / steps["paper"]["short"]
+    return [
+        f"From {short['bleu']:.1f} to {long['bleu']:.1f} two things change at once: {ratio:g} times as many updates, "
+        f"and no sharing of weights. Here all four combinations are trained, for so many updates: {ours}."
+    ]
+
+
+def four_combinations(records: Records) -> Html:
+    """BLEU by how long a reversible model is trained and whether it shares embeddings, and what either is worth."""
+    found = {
+        (how, sharing): records.get(f"{how}_{sharing}", ()) for how in _DURATIONS for sharing in _SHARINGS
+    }
+    if not any(found.values()):
+        return Html(f'<p class="attn-note">{NO_RECORDS[0]}</p>', NO_RECORDS[0])
+    caption = "BLEU of the test split, mean over seeds and their range"
+    grid = Grid(
+        plain(caption),
+        ["Training", *(f"{sharing} embeddings" for sharing in _SHARINGS), "Apart minus shared"],
+    )
+    for how in _DURATIONS:
+        pair = [found[how, sharing] for sharing in _SHARINGS]
+        grid.add([plain(how), *(plain(_bleu(some)) for some in pair), plain(_gain(*pair))])
+    gains = [_gain(*(found[how, sharing] for how in _DURATIONS)) for sharing in _SHARINGS]
+    grid.add([plain("long minus short"), *map(plain, gains), plain(BLANK)])
+    baseline = f"{TRANSLATION_LABELS['transformer']}: {_bleu(records.get('transformer', ()))}"
+    grid.notes = [plain(f"{baseline}. Differences are of runs with the same seed.")]
+    return grid.render()
+
+
+_DURATIONS, _SHARINGS = ("short", "long"), ("shared", "apart")
+
+
+def _bleu(found: Sequence[Record]) -> str:
+    scores = sorted(map(bleu_of_test, found))
+    if not scores:
+        return BLANK
+    spread = f" ({scores[0]:.1f} to {scores[-1]:.1f})" if len(scores) > 1 else ""
+    return f"{fmean(scores):.1f}{spread}, {_seeds(found)}"
+
+
+def _gain(first: Sequence[Record], second: Sequence[Record]) -> str:
+    """Mean gain from the first to the second, over seeds that both have."""
+    before = {record.seed: bleu_of_test(record) for record in first}
+    gains = [bleu_of_test(record) - before[record.seed] for record in second if record.seed in before]
+    return f"{fmean(gains):+.1f}".replace("-", "−") if gains else BLANK
