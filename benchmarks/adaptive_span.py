@@ -1,21 +1,21 @@
 """Speed and memory of attention with learned spans, against fixed spans and against torch's fused attention.
 
-One call is a forward and a backward pass of the sub-layer at the small model's sizes (width 512, 8 heads) for a block
-of 256 tokens of 2 sequences with a full cache. The learned spans are those of one made-up layer in the manner of the
-paper's fig. 4, most heads at the shortest span and one far from it: 184 tokens on average with the ramp, or fewer where
-the limit is lower.
+One call is a forward and a backward pass, or in rows called "evaluation" a forward pass alone, of the sub-layer at the
+small model's sizes (width 512, 8 heads) for a block of 256 tokens of 2 sequences with a full cache. The learned spans
+are those of one made-up layer in the manner of the paper's fig. 4, most heads at the shortest span and one far from
+it: 184 tokens on average with the ramp, or fewer where the limit is lower.
 
 - "one reach a layer": keys, cache and scores of all heads cut to the layer's longest span, and the mask applied after
   the softmax, as the paper describes its own code.
 - "fixed span": ours with every head at the limit.
 - "SDPA over a window": torch's attention with a boolean mask over the limit, and without position embeddings.
 
-`python -m benchmarks.adaptive_span --memory` prints the largest amount of memory that tensors of a call take.
+Rows of training also say the largest amount of memory that tensors of a call take.
 """
 
-import sys
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,10 @@ LIMITS = (256, 512, 1024, 2048, 4096, 8192)
 SPANS = (32, 32, 32, 32, 64, 128, 256, 896)  # of the heads, with the ramp
 OURS, PER_LAYER = "attn.adaptive_span", "one reach a layer"
 FIXED, WINDOW = "fixed span", "SDPA over a window"
-GOALS = {2048: Goal(PER_LAYER, 1.4), 8192: Goal(FIXED, 7)}  # by limit
+# By limit.
+GOALS = {2048: Goal(PER_LAYER, 1.4, default_heap=2), 8192: Goal(FIXED, 7, default_heap=10)}
+MEMORY_GOALS = {2048: Goal(PER_LAYER, 2), 8192: Goal(FIXED, 7)}
+EVALUATED = (2048, 8192)  # limits
 
 
 def learned_spans(module: SpanAttention, spans: Sequence[int] = SPANS) -> SpanAttention:
@@ -97,14 +100,24 @@ def step(module: nn.Module, inputs: Tensor, call: Callable[[], Tensor]) -> Calla
     return run
 
 
+def without_gradient(call: Callable[[], Tensor]) -> Callable[[], None]:
+    """`call` alone, as in evaluation."""
+
+    def run() -> None:
+        with torch.no_grad():
+            call()
+
+    return run
+
+
 def block(device: torch.device, limit: int, batch_size: int = BATCH_SIZE) -> tuple[Tensor, Tensor]:
     """Inputs [B, T, D] that ask for a gradient, and a full cache [B, limit, D]."""
     inputs = torch.randn(batch_size, BLOCK, D_MODEL, device=device, requires_grad=True)
     return inputs, torch.randn(batch_size, limit, D_MODEL, device=device)
 
 
-def build(device: torch.device, limit: int) -> Mapping[str, Callable[[], None]]:
-    """Every variant at a limit, on the same weights."""
+def build(device: torch.device, limit: int, *, is_training: bool = True) -> Mapping[str, Callable[[], None]]:
+    """Every variant at a limit, on the same weights: with the backward pass, or without."""
     set_seed(0)
     positions = RelativePositions(head_dim=D_MODEL // N_HEADS, max_span=limit)
     settings = {"d_model": D_MODEL, "n_heads": N_HEADS, "positions": positions}
@@ -122,23 +135,34 @@ def build(device: torch.device, limit: int) -> Mapping[str, Callable[[], None]]:
     # Equal but for rounding, or the comparison would mean nothing.
     ours, per_layer = (modules[name](inputs, state)[0].detach() for name in (OURS, PER_LAYER))
     torch.testing.assert_close(ours, per_layer, rtol=1e-3, atol=1e-4)
-    return {
-        name: step(module, inputs, lambda module=module: module(inputs, state)[0])
-        for name, module in modules.items()
-    }
+    calls = {name: lambda module=module: module(inputs, state)[0] for name, module in modules.items()}
+    if not is_training:
+        return {name: without_gradient(call) for name, call in calls.items()}
+    return {name: step(modules[name], inputs, call) for name, call in calls.items()}
 
 
 def rows() -> list[Row]:
-    """Each limit."""
-    return [
+    """Each limit in training, and some in evaluation."""
+    training = [
         Row(
             name=f"limit {limit}",
             units=BATCH_SIZE * BLOCK,
-            build=lambda device, limit=limit: build(device, limit),
+            build=partial(build, limit=limit),
             goal=GOALS.get(limit),
+            peak=peak,
+            memory_goal=MEMORY_GOALS.get(limit),
         )
         for limit in LIMITS
     ]
+    evaluation = [
+        Row(
+            name=f"limit {limit}, evaluation",
+            units=BATCH_SIZE * BLOCK,
+            build=partial(build, limit=limit, is_training=False),
+        )
+        for limit in EVALUATED
+    ]
+    return training + evaluation
 
 
 # --- Memory ------------------------------------------------------------------------------------------------
@@ -177,26 +201,12 @@ def _storages(values: object) -> list[torch.UntypedStorage]:
     return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def print_memory(rows: Sequence[Row]) -> None:
-    """What a call of each variant allocates at most, on the CPU, and as a ratio to the first."""
-    print(f"{'row':22} {'variant':32} {'MB':>8} {'ratio':>6}")
-    for row in rows:
-        place, first = row.name, None
-        for name, call in row.build(torch.device("cpu")).items():
-            with Allocations() as allocations:
-                call()
-            first = first or allocations.peak
-            print(f"{place:22} {name:32} {allocations.peak / 2**20:8.1f} {allocations.peak / first:6.2f}")
-            place = ""
-
-
-def run(rows: Sequence[Row], *, module: str) -> None:
-    """The command line: memory if it says so, else time."""
-    if sys.argv[1:] == ["--memory"]:
-        print_memory(rows)
-    else:
-        main(rows, module=module, unit="tokens")
+def peak(call: Callable[[], object]) -> int:
+    """The most bytes that tensors which a call makes take at a time."""
+    with Allocations() as allocations:
+        call()
+    return allocations.peak
 
 
 if __name__ == "__main__":
-    run(rows(), module="benchmarks.adaptive_span")
+    main(rows(), module="benchmarks.adaptive_span", unit="tokens")

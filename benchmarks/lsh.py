@@ -5,8 +5,8 @@ attends across buckets and rounds and counts a pair as often as it meets, so our
 compared with it; the others follow the paper's definition. In both ways a bucket holds as many tokens as a chunk on
 average.
 
-`python -m benchmarks.lsh memory` prints what a call needs at its peak, instead of times. The package is no dependency:
-where it cannot be imported its variants are left out, with a message.
+Each row also says what a call holds at its peak; `python -m benchmarks.lsh memory` prints that alone. The package is no
+dependency: where it cannot be imported its variants are left out, with a message.
 """
 
 import sys
@@ -27,7 +27,7 @@ from attn.reformer import (
     random_rotations,
 )
 from attn.training import set_seed
-from benchmarks.reversible import peak_bytes
+from benchmarks.reversible import held_bytes, peak_bytes
 from benchmarks.timing import Goal, Row, main
 
 N_HEADS, HEAD_DIM, CHUNK_LEN = 4, 64, 64
@@ -37,6 +37,9 @@ ROUNDS = (2, 4, 8)
 # square, is far behind: they are left out.
 MOST_PLAIN, MOST_SDPA = 2**14, 8192
 PER_ROUND = 832  # tokens a round at which ours is to have overtaken SDPA; a length the package takes, too
+# With the default heap that may take so many. SDPA's time goes with the square of the length and ours with the length,
+# so at fewer tokens ours may take longer by as much.
+PER_ROUND_DEFAULT = 1000
 OURS, THEIRS, SDPA = "attn.kernels.lsh, as public code", "reformer-pytorch", "causal SDPA"
 OURS_PAPER, THEIRS_PAPER, PLAIN = "attn.kernels.lsh", "reformer-pytorch, as the paper", "attn.reformer, plain"
 
@@ -122,7 +125,9 @@ def rows() -> list[Row]:
             name=f"{length}, {n_rounds} rounds",
             units=length,
             build=partial(build, length=length, n_rounds=n_rounds),
-            goal=Goal(THEIRS, 1.3) if package() and length >= 4096 else None,
+            goal=Goal(THEIRS, 1.3, default_heap=2.5) if package() and length >= 4096 else None,
+            peak=held_bytes,
+            memory_goal=Goal(THEIRS, 5) if package() and length >= 4096 else None,
         )
         for length in LENGTHS
         for n_rounds in ROUNDS
@@ -132,7 +137,7 @@ def rows() -> list[Row]:
             name=f"{PER_ROUND} a round, {n_rounds} rounds",
             units=PER_ROUND * n_rounds,
             build=partial(build, length=PER_ROUND * n_rounds, n_rounds=n_rounds),
-            goal=Goal(SDPA, 1.0),
+            goal=Goal(SDPA, 1.0, default_heap=PER_ROUND / PER_ROUND_DEFAULT),
         )
         for n_rounds in ROUNDS
     ]

@@ -66,10 +66,11 @@ def copy_row(batch_size: int) -> Row:
         task = CopyTask(min_length=LENGTH, max_length=LENGTH)
         episodes = task.sample(batch_size, generator_for(0, "benchmark")).to(device)
         model = NTM(n_inputs=task.n_inputs, n_outputs=task.n_outputs).to(device)
-        plain = deepcopy(model)
-        plain.fused = False
+        scan, plain = deepcopy(model), deepcopy(model)
+        scan.path, plain.path = "scan", "loop"
         models = {
             "attn.ntm": model,
+            "attn.ntm, not compiled": scan,
             "attn.ntm, loop left to autograd": plain,
             "per step": _LogitsFirst(PerStepNTM(model)),
             LOOPS: _LogitsFirst(PerStepNTM(model, loop_over_batch=True)),

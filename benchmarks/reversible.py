@@ -3,7 +3,8 @@
 One call is a forward and a backward pass of N blocks of causal self-attention and feed-forward, without dropout.
 Both variants have the same weights and outputs, so the ratio is the price of computing every function once more.
 
-`python -m benchmarks.reversible memory` prints what a call needs at its peak for each N, instead of times.
+Each row also says what a call holds at its peak, beyond parameters and their gradients; a deep stack's is held to that
+of one half as deep. `python -m benchmarks.reversible memory` prints the peaks alone.
 """
 
 import sys
@@ -22,8 +23,12 @@ from benchmarks.timing import Goal, Row, main
 D_MODEL, N_HEADS, D_FF = 256, 4, 1024
 BATCH, LENGTH = 2, 512
 DEPTHS = (2, 4, 6, 8, 12, 16)
-PLAIN = "activations kept"
-OF_PLAIN = 1 / 1.4  # the share of the plain stack's speed that the reversible one is to reach
+OURS, PLAIN = "attn.reversible", "activations kept"
+# The share of the plain stack's speed that the reversible one is to reach, with the heap kept and the default one.
+OF_PLAIN, OF_PLAIN_DEFAULT = 1 / 1.4, 1 / 1.1
+# How much more a deep stack may hold at its peak than a shallow one.
+GROWTH, SHALLOW, DEEP = 1.05, 6, 12
+SHALLOWER = f"{OURS}, {SHALLOW} layers"
 
 
 class CausalSelfAttention(nn.Module):
@@ -61,27 +66,32 @@ def step(model: nn.Module, device: torch.device) -> Callable[[], None]:
         inputs.grad = None
         model.zero_grad()
 
+    call.gradient_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     return call
 
 
 def build(device: torch.device, depth: int) -> Mapping[str, Callable[[], None]]:
     """Both variants, and the reversible one in chunks."""
     variants = {
-        "attn.reversible": stack(depth),
+        OURS: stack(depth),
         PLAIN: stack(depth, keep_activations=True),
-        "attn.reversible, feed-forward in 4 chunks": stack(depth, chunks=4),
+        f"{OURS}, feed-forward in 4 chunks": stack(depth, chunks=4),
     }
+    if depth == DEEP:
+        variants[SHALLOWER] = stack(SHALLOW)
     return {name: step(model.to(device), device) for name, model in variants.items()}
 
 
 def rows() -> list[Row]:
-    """Each depth."""
+    """Each depth; at one of them with a shallower stack, for its memory."""
     return [
         Row(
             name=f"{depth} layers",
             units=BATCH * LENGTH,
             build=lambda device, depth=depth: build(device, depth),
-            goal=Goal(PLAIN, OF_PLAIN),
+            goal=Goal(PLAIN, OF_PLAIN, default_heap=OF_PLAIN_DEFAULT),
+            peak=held_bytes,
+            memory_goal=Goal(SHALLOWER, 1 / GROWTH) if depth == DEEP else Goal(PLAIN, 1.0),
         )
         for depth in DEPTHS
     ]
@@ -112,6 +122,12 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     return peak
 
 
+def held_bytes(call: Callable[[], object]) -> int:
+    """Peak of a call on the benchmark's device, a GPU once it is in use, less the gradients of a `step`."""
+    device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")
+    return peak_bytes(call, device) - getattr(call, "gradient_bytes", 0)
+
+
 def activation_bytes(device: torch.device, depth: int, kind: str, chunks: int = 1) -> int:
     """Peak of a call beyond its parameters, less their gradients: what belongs to activations.
 
@@ -124,8 +140,7 @@ def activation_bytes(device: torch.device, depth: int, kind: str, chunks: int = 
     model = stack(depth, keep_activations=kind == "plain", chunks=chunks).to(device)
     call = step(model, device)
     call()  # libraries allocate for themselves at their first use
-    gradients = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return peak_bytes(call, device) - gradients
+    return peak_bytes(call, device) - call.gradient_bytes
 
 
 def print_memory(device: torch.device) -> None:

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ import torch
 
 from attn.reproduction.environment import commit, describe, device_for
 from attn.reproduction.paths import write_atomically
-from attn.reproduction.speed import HEAPS, reached
+from attn.reproduction.speed import HEAPS, memory_lines, reached
 from attn.training.heap import keep_heap
 
 SCHEMA_VERSION = 1
@@ -46,10 +46,22 @@ ROUND_SECONDS = 0.05  # a variant is called so often in a round that it takes at
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure to reach: `against` takes at least `ratio` times as long as the row's first variant."""
+    """A figure to reach: `against` takes at least `ratio` times as long, or as much, as the row's first variant.
+
+    Attributes:
+        against: name of the other variant.
+        ratio: on a GPU, with the heap kept, and with the default heap unless `default_heap` is given.
+        default_heap: the ratio with the default heap, where that is another one.
+    """
 
     against: str
     ratio: float
+    default_heap: float | None = None
+
+    def on(self, heap: str) -> dict[str, Any]:
+        """As a result has it: the other variant, and the ratio with this heap."""
+        other = heap == "default" and self.default_heap is not None
+        return {"against": self.against, "ratio": self.default_heap if other else self.ratio}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +73,16 @@ class Row:
         units: units of work in one call, for the rate.
         build: from a device to the variants by name, ours first; each is called without arguments.
         goal: the figure to reach, on every device and with either heap; None where nothing was set.
+        peak: from a call to the most bytes that it holds at a time; None where memory is not of interest.
+        memory_goal: the figure to reach for these bytes; None where nothing was set.
     """
 
     name: str
     units: float
     build: Callable[[torch.device], Mapping[str, Callable[[], Any]]]
     goal: Goal | None = None
+    peak: Callable[[Callable[[], Any]], int] | None = None
+    memory_goal: Goal | None = None
 
 
 def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str] | None = None) -> None:
@@ -135,7 +151,7 @@ def _run(rows: Sequence[Row], heap: str, options: argparse.Namespace) -> dict[st
     best = probe(device)
     for row in rows:
         for left in reversed(range(options.tries)):
-            found = measure(row, device, options.rounds)
+            found = measure(row, device, options.rounds, heap)
             best = max(best, *found["probe_gflops"])
             if min(found["probe_gflops"]) >= DISTURBED * best or not left:
                 break
@@ -161,23 +177,24 @@ def cpu_model() -> str:
     return next(filter(None, models), platform.processor() or platform.machine() or "unknown processor")
 
 
-def measure(row: Row, device: torch.device, rounds: int) -> dict[str, Any]:
-    """Times of a row's variants.
+def measure(row: Row, device: torch.device, rounds: int, heap: str = "kept") -> dict[str, Any]:
+    """Times of a row's variants, and what they hold at most where the row asks for it.
 
     Returns:
-        The row's `name`, `rounds` and `goal`; `probe_gflops` before and after; for each variant its `name`, the
-        `seconds` of one call (median) with their `quartiles`, the `rate` in units a second, and the `ratio` of its
-        seconds to ours.
+        The row's `name`, `rounds` and `goal` with this heap; `probe_gflops` before and after; for each variant its
+        `name`, the `seconds` of one call (median) with their `quartiles`, the `rate` in units a second, and the
+        `ratio` of its seconds to ours. With `peak`, also each variant's `peak_bytes` and the row's `memory_goal`.
 
     Raises:
         ValueError: if the goal is not against one of the other variants.
     """
     variants = row.build(device)
     _, *others = variants
-    if row.goal and row.goal.against not in others:
-        raise ValueError(
-            f"goal of row {row.name!r} is against {row.goal.against!r}; valid: {', '.join(others)}"
-        )
+    for goal in (row.goal, row.memory_goal):
+        if goal and goal.against not in others:
+            raise ValueError(
+                f"goal of row {row.name!r} is against {goal.against!r}; valid: {', '.join(others)}"
+            )
     calls = {name: _calls_a_round(call, device) for name, call in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     before = probe(device)
@@ -187,7 +204,7 @@ def measure(row: Row, device: torch.device, rounds: int) -> dict[str, Any]:
     found = {
         "name": row.name,
         "rounds": rounds,
-        "goal": row.goal and asdict(row.goal),
+        "goal": row.goal and row.goal.on(heap),
         "probe_gflops": [before, probe(device)],
         "variants": [],
     }
@@ -206,6 +223,10 @@ def measure(row: Row, device: torch.device, rounds: int) -> dict[str, Any]:
                 "ratio": median / ours,
             }
         )
+    if row.peak is not None:
+        found["memory_goal"] = row.memory_goal and row.memory_goal.on(heap)
+        for variant in found["variants"]:
+            variant["peak_bytes"] = row.peak(variants[variant["name"]])
     return found
 
 
@@ -262,4 +283,5 @@ def table(result: Mapping[str, Any]) -> str:
                 f"{_VERDICTS[reached(row, variant)].format(row['goal'])}{mark}"
             )
             place, mark = " " * len(place), ""
+        lines += memory_lines(row)
     return "\n".join(lines)

@@ -3,13 +3,14 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from attn.reproduction.speed import check_speed, load_speed
-from benchmarks import attention, decoding, ntm, timing
+from attn.reproduction.speed import check_speed, load_speed, speed_table
+from benchmarks import adaptive_span, all_attention, attention, decoding, ntm, timing
 from benchmarks.timing import Goal, Row, cpu_model, main, measure
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,39 @@ def test_the_table_says_which_goals_are_reached(tmp_path, capsys):
 def test_a_goal_must_be_against_another_variant(against):
     with pytest.raises(ValueError, match=f"goal of row 'sums' is against '{against}'; valid: theirs, plain"):
         measure(sums("ours", "theirs", "plain", goal=Goal(against, 2)), CPU, rounds=1)
+
+
+def test_the_default_heap_may_have_a_figure_of_its_own(tmp_path):
+    goal = Goal("theirs", 2, default_heap=3)
+    assert (
+        goal.on("kept") == {"against": "theirs", "ratio": 2} and Goal("theirs", 2).on("default")["ratio"] == 2
+    )
+    (row,) = run(tmp_path, sums("ours", "theirs", goal=goal))["rows"]  # with the default heap
+    assert row["goal"] == {"against": "theirs", "ratio": 3}
+
+
+def test_memory_is_stored_with_its_figure(tmp_path, capsys):
+    peaks = iter((2**20, 3 * 2**20))
+    row = replace(sums("ours", "theirs"), peak=lambda call: next(peaks), memory_goal=Goal("theirs", 4))
+    (found,) = run(tmp_path, row)["rows"]
+    assert [variant["peak_bytes"] for variant in found["variants"]] == [2**20, 3 * 2**20]
+    assert found["memory_goal"] == {"against": "theirs", "ratio": 4}
+    said = "ours holds 1.0 MB at most, theirs 3.00 times as much; theirs is below the figure of 4."
+    assert said in capsys.readouterr().out
+    ((speed,), _) = load_speed(tmp_path)
+    assert said in speed_table(speed).text.replace("\n", " ")
+
+
+def test_spans_are_measured_in_training_and_evaluation():
+    tensors = adaptive_span.peak(lambda: torch.ones(1000) + torch.ones(1000))
+    assert tensors >= 3 * 4000
+    for module in (adaptive_span, all_attention):
+        names = [row.name for row in module.rows()]
+        assert any(name.endswith("evaluation") for name in names) and len(set(names)) == len(names)
+        for row in module.rows():
+            assert (row.peak is None) == row.name.endswith("evaluation")
+    goals = {row.name: (row.goal, row.memory_goal) for row in adaptive_span.rows()}
+    assert goals["limit 8192"][0].on("default")["ratio"] == 10 and goals["limit 8192"][1].ratio == 7
 
 
 @pytest.mark.slow

@@ -14,6 +14,8 @@ from attn.reproduction.experiment import Exact, Measured, config_dict
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record, pack_arrays
 from attn.reproduction.scoreboard import ChapterState
+from attn.reproduction.speed import Speed
+from tests.reproduction import made_up_speed
 from tests.reproduction.toy import record_data
 
 FACTS = load_papers()[runs.PAPER]
@@ -77,13 +79,13 @@ def like_the_paper():
     for row in FACTS.table("table3_position").rows:
         if runs.position_id(row["position"]) != runs.BASE:
             records += seeds_of(runs.position_id(row["position"]), perplexity_test=row["ppl"])
-    for n_keys, cost, speed in ((128, 2.0**14, 800.0), (256, 2.0**16, 300.0)):
-        for seed in range(3):
-            rate = speed + seed
-            records.append(record(runs.flat_id(n_keys), seed, search_multiplications=cost, speed=rate))
+    records += seeds_of(runs.WITHOUT, perplexity_test=23.5)
+    for n_keys, cost in ((128, 2.0**14), (256, 2.0**16)):
+        records += seeds_of(runs.flat_id(n_keys), search_multiplications=cost)
     for n_keys in (16, 32, 64, 128):
         name = runs.facts_id(16384, f"keys{n_keys}")
         records += seeds_of(name, stored_bits=700.0 * n_keys, table_bits=98304.0)
+    records += seeds_of(runs.facts_id(16384, "none"), stored_bits=5000.0, table_bits=98304.0)
     return records
 
 
@@ -161,6 +163,11 @@ def changed(experiment, **metrics):
         ("size_helps_768", runs.keys_id(768), {"perplexity_test": 20.5}),
         ("position_middle_first", runs.position_id(3), {"perplexity_test": 22.0}),
         ("position_middle_top", runs.position_id(6), {"perplexity_test": 19.0}),
+        (
+            "size_helps_facts_64",
+            runs.facts_id(16384, "keys32"),
+            {"stored_bits": 50000.0, "table_bits": 98304.0},
+        ),
         ("exact_search", runs.BASE, {"search_exact": 0.99}),
         ("product_vs_flat_speed_counted", runs.keys_id(256), {"search_multiplications": 2.0**17}),
     ],
@@ -169,21 +176,49 @@ def test_claims_fail_on_other_numbers(claim, experiment, metrics):
     assert verdicts(changed(experiment, **metrics))[claim].verdict == FAILS
 
 
+RESTS_ON_THE_MEMORY = (
+    "size_helps_256", "size_helps_1024", "position_middle_first", "position_middle_top", "bn_usage_perplexity"
+)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("claim", "experiment", "metrics"),
     [
         ("memory_beats_depth", "depth/d1024_l12_m0", {"perplexity_test": 15.9}),  # depth does nothing
         ("bn_usage_usage", runs.keys_id(1024), {"lookups_per_slot": 5.0}),
         ("exact_search", runs.BASE, {"short_search_exact": 0.9}),
+        ("more_memories_help_1", "depth/d1024_l24_m0", {"perplexity_test": 18.0}),  # the same
+        ("more_memories_help_3", "depth/d1024_l12_m1", {"perplexity_test": 17.7}),  # a memory does nothing
+        *((name, runs.WITHOUT, {"perplexity_test": 19.7}) for name in RESTS_ON_THE_MEMORY),
         (
             "size_helps_facts_128",
-            runs.facts_id(16384, "keys128"),
-            {"stored_bits": 100.0, "table_bits": 98304.0},
+            runs.facts_id(16384, "none"),
+            {"stored_bits": 90000.0, "table_bits": 98304.0},
         ),
     ],
 )
 def test_without_the_control_nothing_is_said(claim, experiment, metrics):
     assert verdicts(changed(experiment, **metrics))[claim].verdict == NOT_TESTED
+
+
+def test_facts_stored_without_a_memory_are_no_evidence_for_one():
+    """More than a tenth of the table is stored without one, too: the larger memory has to store more than that."""
+    both = {"stored_bits": 15000.0, "table_bits": 98304.0}
+    kept = [r for r in like_the_paper() if r.data["experiment"] not in map(facts, ("none", "keys32"))]
+    records = kept + seeds_of(facts("none"), **both) + seeds_of(facts("keys32"), **both)
+    assert verdicts(records)["size_helps_facts_32"].verdict == NOT_TESTED
+
+
+def facts(model):
+    return runs.facts_id(16384, model)
+
+
+def test_no_claim_is_judged_by_the_speed_of_a_run():
+    records = like_the_paper()
+    before = verdicts(records)
+    for number, each in enumerate(records):
+        each.data["run"]["units_per_second"] = 10.0 + number % 7
+    assert verdicts(records) == before
 
 
 def test_the_effects_of_deviations_are_told():
@@ -272,6 +307,10 @@ def test_speed_and_flat_keys_are_drawn_from_records():
     assert [text.get_text() for text in drawing.legends[0].texts] == ["a", "c"]
     flat = figures.flat_and_product({"flat": {16: [record(runs.flat_id(128), speed=500.0)]}})
     assert flat.axes[1].lines[-1].get_ydata()[0] == 2000
+    seeds = [record(runs.flat_id(128), seed, speed=speed) for seed, speed in enumerate((100.0, 500.0, 20.0))]
+    times = figures.flat_and_product({"flat": {16: seeds}, "none": {16: []}})
+    assert all(line.get_ydata().tolist() == [2000] for line in times.axes[1].lines), "of the fastest seed"
+    assert [text.get_text() for text in times.legends[0].texts] == ["flat"]
 
 
 def arrays(layer=5):
@@ -304,9 +343,12 @@ def test_facts_are_drawn_with_their_levels():
     by_slots = {"product keys": {n * n: seeds_of(runs.facts_id(16384, f"keys{n}"), stored_bits=50.0 * n, table_bits=98304.0)
                                  for n in (16, 32)}}  # fmt: skip
     level = seeds_of(runs.facts_id(16384, "none"), stored_bits=100.0, table_bits=98304.0)
-    axes = figures.stored(by_slots, {"no memory": level}).axes[0]
-    dotted = next(line for line in axes.lines if line.get_label() == "a fact in every slot")
-    assert dotted.get_ydata()[[0, -1]].tolist() == pytest.approx([256 * 6 / 1000, 1024 * 6 / 1000])
+    drawing = figures.stored({**by_slots, "flat keys": {256: []}}, {"no memory": level}, trunk=level)
+    dotted = next(line for line in drawing.axes[0].lines if line.get_linestyle() == ":")
+    assert dotted.get_ydata()[[0, -1]].tolist() == pytest.approx([0.1 + 1.536, 0.1 + 6.144], abs=1e-3)
+    said = [text.get_text() for text in drawing.legends[0].texts]
+    assert said == ["product keys", "no memory, and a fact in every slot", "no memory"]
+    assert all(line.get_linestyle() != ":" for line in figures.stored(by_slots, {}, trunk=[]).axes[0].lines)
     series = {"memory": {4096: seeds_of(runs.facts_id(4096, "keys64"), stored_bits=9.0, table_bits=24576.0)}}
     diagonal = figures.capacity(series).axes[0].lines[-1]
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
@@ -319,7 +361,7 @@ EMPTY = {
     "speed": lambda: figures.speed({"x": []}),
     "usage": lambda: figures.usage_curves({"x": []}),
     "memorising": lambda: figures.memorising({"x": []}),
-    "stored": lambda: figures.stored({"x": {1: []}}, {}),
+    "stored": lambda: figures.stored({"x": {1: []}}, {}, trunk=[]),
     "capacity": lambda: figures.capacity({"x": {1: []}}),
 }
 
@@ -345,8 +387,78 @@ def test_words_are_made_from_records():
     (line,) = results.facts_words({"no memory": [fact]})
     assert line.startswith("no memory: 50% of the table's 1,000 bits, 0.50 bits a parameter, 40%")
     for empty in (results.depth_words({}, shallow, deep), results.search_words([]), results.facts_words({}),
-                  results.memorising_words({})):  # fmt: skip
+                  results.memorising_words({}), results.slots_words({256: []}, []), results.joined_words({}),
+                  results.cost_words(CHAPTER, {}, deep, shallow)):  # fmt: skip
         assert empty == ["No records yet."]
+
+
+def test_arithmetic_and_time_are_told_together():
+    names = ("depth/d1024_l12_m0", "depth/d1024_l12_m1")
+    rates = {names[0]: (100.0, 8000.0), names[1]: (4000.0, 50.0)}
+    records = {
+        name: [record(name, seed, inference_tokens_per_second=rate) for seed, rate in enumerate(of)]
+        for name, of in rates.items()
+    }
+    (line,) = results.cost_words(CHAPTER, records, *names)
+    assert "0.93 times the multiply-adds" in line and "2.00 times the time of a forward pass" in line
+    assert line.endswith("do not count.") and "fastest seed of 2 and of 2" in line
+    records[names[1]] = [record(names[1], inference_tokens_per_second=10000.0)]
+    assert not results.cost_words(CHAPTER, records, *names)[0].endswith("do not count.")
+
+
+def test_what_a_slot_adds_is_told():
+    table = {"table_bits": 98304.0}
+    trunk = [record(facts("none"), stored_bits=10000.0, **table)]
+    slots = {256: [record(facts("keys16"), stored_bits=17680.0, **table)], 1024: []}
+    (line,) = results.slots_words(slots, trunk)
+    assert "stores 10,000 of the table's 98,304 bits" in line and "30.0 with 256 slots; a fact has 6." in line
+
+
+def test_a_memory_beside_the_feed_forward_layer_is_told():
+    costs = {runs.JOINED: 30.0, runs.BASE: 31.0, runs.WITHOUT: 32.0}
+    records = {name: [record(name, perplexity_test=cost)] for name, cost in costs.items()}
+    (line,) = results.joined_words(records)
+    assert line.endswith("30.0 beside the feed-forward layer, 31.0 in its place, 32.0 without a memory.")
+
+
+def test_what_did_not_reproduce_is_told():
+    records = {
+        runs.POST_NORM: [record(runs.POST_NORM, perplexity_test=610.0)],
+        runs.BASE: [record(runs.BASE)],
+    }
+    (line,) = results.post_norm_words(records)
+    assert "perplexity of 610.0, with the norm before it 30.0" in line and "alone have 600.0" in line
+    (line,) = results.usage_words(
+        CHAPTER, {runs.BASE: [record(runs.BASE, usage=58.0, kl=2.2)], runs.JOINED: []}
+    )
+    assert "58 percent of the slots used, KL 2.2" in line and "prints 97.9 and 0.68 for 262k slots" in line
+    assert results.post_norm_words({}) == ["Norm after each sub-layer: no records yet."]
+    assert results.usage_words(CHAPTER, {}) == ["Usage with batch norm: no records yet."]
+
+
+def measured(*rows):
+    return [Speed("speed/product_keys/cpu.json", made_up_speed.result(*rows, benchmark="product_keys"))]
+
+
+def test_figures_that_speed_misses_are_listed():
+    step = made_up_speed.row("step, 262k slots", seconds=(0.002, 0.003), goal=1.7)
+    layer = made_up_speed.row("layer, 16k slots", seconds=(0.002, 0.003), goal=1.15)
+    (line,) = results.missed_words(measured(step, layer))
+    assert line.startswith("step, 262k slots, default heap: theirs takes 1.50 times as long")
+    assert line.endswith("1.7 was to be reached.")
+    assert results.missed_words(measured(layer)) == ["The layer's benchmark reaches all of its figures."]
+    assert results.missed_words([]) == ["Speed of the layer: not measured yet."]
+
+
+def test_growth_is_split_into_search_and_rest():
+    rows = [made_up_speed.row(f"{what} over slots", seconds=seconds, goal=None)
+            for what, seconds in (("step", (0.150, 0.050)), ("search", (0.080, 0.020)))]  # fmt: skip
+    (line,) = results.growth_words(measured(*rows))
+    assert (
+        "from 50.0 to 150.0 ms, 3.0-fold, and the search in it 4.0-fold" in line
+        and "60% of what is added" in line
+    )
+    assert results.growth_words(measured(rows[0])) == ["Not measured yet."]
 
 
 def test_the_use_table_leaves_out_what_may_be_chance():

@@ -1,6 +1,6 @@
 """What chapter 5 runs: configs from facts, workloads on a text and on facts, and what is looked at in a memory."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from attn.data.key_value_facts import KeyValueFacts
 from attn.data.language_text import TextConfig
 from attn.experiments.product_keys import CHAPTER, inside, runs
 from attn.experiments.product_keys.inside import LayerUse, agreement, search_multiplications, short_list
+from attn.experiments.product_keys.joined import JoinedRunConfig, memories_alone
 from attn.experiments.product_keys.texts import OWN, load
 from attn.experiments.product_keys.workloads import (
     FactsConfig,
@@ -21,7 +22,7 @@ from attn.experiments.product_keys.workloads import (
     memories,
     parameter_groups,
 )
-from attn.product_keys import ProductKeyMemory, Selection, SlotUsage, record_usage
+from attn.product_keys import FeedForwardWithMemory, ProductKeyMemory, Selection, SlotUsage, record_usage
 from attn.reproduction.experiment import config_dict
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import ARTIFACT_LIMIT, pack_arrays
@@ -227,6 +228,39 @@ def test_arrays_are_kept_of_the_first_seed_only_and_fit():
 def test_without_a_memory_there_is_none_to_look_at():
     _, found, _ = outcome(runs.build_text, tiny_text(model=replace(TRUNK, memories=())))
     assert not found.artifact and not any("layer" in name for name in found.metrics)
+
+
+def tiny_joined():
+    settings = {field.name: getattr(tiny_text(), field.name) for field in fields(TextRunConfig)}
+    return JoinedRunConfig(**settings)
+
+
+def test_a_joined_memory_differs_from_the_base_in_that_alone():
+    base, joined = (BY_ID[name].configs for name in (runs.BASE, runs.JOINED))
+    assert base.keys() == joined.keys()
+    for profile, config in joined.items():
+        assert config_dict(config) == config_dict(base[profile]) | {"joins": True}
+
+
+def test_a_joined_memory_stands_beside_a_feed_forward_layer():
+    base, joined = (build(tiny, 0, CPU).model for build, tiny in
+                    ((runs.build_text, tiny_text()), (runs.build_joined, tiny_joined())))  # fmt: skip
+    pair = joined.stack.layers[1][1]
+    assert isinstance(pair, FeedForwardWithMemory) and pair.feed_forward.expand.out_features == TRUNK.d_ff
+    assert torch.equal(pair.memory.values, memories(base)[2].values), "the rest starts as without"
+    tokens = torch.arange(12).view(1, 12)
+    alone = memories_alone(joined.eval())
+    assert list(memories(alone)) == [2] and torch.equal(alone.hidden(tokens)[0], joined.hidden(tokens)[0])
+
+
+def test_the_outcome_with_a_joined_memory():
+    workload, found, _ = outcome(runs.build_joined, tiny_joined())
+    expected = outcome(runs.build_text, tiny_text())[1].metrics
+    assert found.metrics.keys() == expected.keys()
+    lookups = "lookups_per_slot_layer2"
+    assert found.metrics[lookups].value == expected[lookups].value
+    dense, values = workload.parameter_groups()
+    assert len(values["params"]) == 1 and len(dense["params"]) == len(list(workload.model.parameters())) - 1
 
 
 def test_a_seed_fixes_the_run():

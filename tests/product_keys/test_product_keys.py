@@ -31,6 +31,7 @@ from attn.product_keys import (
     split_parameters,
     usage,
 )
+from attn.training.sparse_optimizer import RowAdam
 from attn.transformer import FeedForward
 from tests.exact import DOUBLE, gradients, random
 from tests.product_keys import reference
@@ -407,6 +408,41 @@ def test_a_memory_in_the_trunk_learns(joins):
             optimizer.zero_grad()
     assert losses[-1] < 0.8 * losses[0]
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_step_with_262k_slots_touches_what_it_read_and_no_more():
+    torch.manual_seed(0)
+    memory = ProductKeyMemory(d_model=4, n_keys=512, topk=8, key_dim=8, n_heads=2)
+    start = memory.values.detach().clone()
+    inputs = torch.randn(3, 10, 4)
+    memory(inputs).square().sum().backward()
+    rows, optimizer = memory.values.grad.coalesce().indices()[0], RowAdam([memory.values], lr=0.01)
+    assert memory.values.grad.is_sparse and len(memory.values.grad._values()) == len(rows) <= 30 * 2 * 8
+    optimizer.step()
+    moved = (memory.values != start).any(1).nonzero().flatten()
+    assert torch.equal(moved, rows)
+    for moment in ("exp_avg", "exp_avg_sq"):
+        assert set(optimizer.state[memory.values][moment].any(1).nonzero().flatten().tolist()) <= {
+            *rows.tolist()
+        }
+
+
+def test_where_the_same_slots_are_read_every_time_rows_move_as_all_do_under_adam():
+    """A row that no gradient ever reached stays where it is under dense Adam, too."""
+    torch.manual_seed(0)
+    memories = [ProductKeyMemory(d_model=4, n_keys=16, topk=3, key_dim=4, n_heads=2).double()]
+    memories.append(copy.deepcopy(memories[0]))
+    inputs = random(2, 5, 4)
+    for memory, optimizer_of in zip(memories, (RowAdam, torch.optim.Adam), strict=True):
+        optimizer = optimizer_of([memory.values], lr=0.01)
+        for _ in range(5):  # nothing but the values is trained, so the search stays the same
+            (memory(inputs) - inputs.sin()).square().sum().backward()
+            if optimizer_of is not RowAdam:
+                memory.values.grad = memory.values.grad.to_dense()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert 0 < len(memories[0].select(inputs.flatten(0, 1)).slots.unique()) < 256
+    torch.testing.assert_close(memories[0].values, memories[1].values, rtol=1e-9, atol=1e-12)
 
 
 def test_a_joined_memory_adds_to_the_feed_forward_layer():

@@ -91,6 +91,12 @@ def _points(axes: Axes, groups: Mapping[float, Seeds], value: Value, **style) ->
     axes.plot(list(means), list(means.values()), **({"markersize": 4, "linewidth": 1.2} | style))
 
 
+def _there(series: Mapping[str, Mapping[float, Seeds]]) -> list[tuple[tuple, str, str]]:
+    """The series that have records, each with its colour and marker."""
+    styled = zip(series.items(), _SERIES, _MARKERS, strict=False)
+    return [(entry, colour, marker) for entry, colour, marker in styled if not _empty(entry[1])]
+
+
 def _empty(groups: Mapping[object, Seeds]) -> bool:
     return not any(groups.values())
 
@@ -104,10 +110,9 @@ def depth(groups: Mapping[int, Mapping[int, Seeds]]) -> Figure:
     drawing, axes = figure(width=_PHONE, height=3)
     if all(_empty(by_layers) for by_layers in groups.values()):
         return nothing_yet(drawing)
-    for (memories, by_layers), colour, marker in zip(groups.items(), _SERIES, _MARKERS, strict=False):
-        if not _empty(by_layers):
-            label = ("no memory", "1 memory")[memories] if memories < 2 else f"{memories} memories"
-            _points(axes, by_layers, perplexity, color=colour, marker=marker, label=label)
+    for (memories, by_layers), colour, marker in _there(groups):
+        label = ("no memory", "1 memory")[memories] if memories < 2 else f"{memories} memories"
+        _points(axes, by_layers, perplexity, color=colour, marker=marker, label=label)
     layers = sorted({n for by_layers in groups.values() for n, seeds in by_layers.items() if seeds})
     axes.set(xticks=layers, xlabel="layers", ylabel=_PERPLEXITY)
     legend_below(drawing, axes)
@@ -130,7 +135,7 @@ def sweeps(
     drawing, panels = figure(3, 1, width=_PHONE, height=1.7, sharex=True)
     if all(map(_empty, series.values())):
         return nothing_yet(drawing)
-    for (name, groups), colour, marker in zip(series.items(), _SERIES, _MARKERS, strict=False):
+    for (name, groups), colour, marker in _there(series):
         style = {"color": colour, "marker": marker, "label": name}
         for panel, value in zip(panels, (perplexity, _use("usage"), _use("kl")), strict=True):
             _points(panel, groups, value, **style)
@@ -161,14 +166,15 @@ def _least_divergence(record: Record) -> float | None:
 
 
 def flat_and_product(series: Mapping[str, Mapping[float, Seeds]]) -> Figure:
-    """Perplexity and time of a token over slots, with flat and with product keys."""
+    """Perplexity, every seed a mark, and time of a token of the fastest seed, over slots, with flat and product keys."""
     drawing, panels = figure(1, 2, width=_PHONE, height=2.6)
     if all(map(_empty, series.values())):
         return nothing_yet(drawing)
-    values = (perplexity, lambda record: 1e6 / record.data["run"]["units_per_second"])
-    for (name, groups), colour, marker in zip(series.items(), _SERIES, _MARKERS, strict=False):
-        for panel, value in zip(panels, values, strict=True):
-            _points(panel, groups, value, color=colour, marker=marker, label=name)
+    for (name, groups), colour, marker in _there(series):
+        style = {"color": colour, "marker": marker, "label": name}
+        _points(panels[0], groups, perplexity, **style)
+        fastest = {x: [min(seeds, key=_microseconds)] for x, seeds in groups.items() if seeds}
+        _points(panels[1], fastest, _microseconds, **style)
     for panel, label in zip(panels, (_PERPLEXITY, "training, µs a token"), strict=True):
         panel.set_xscale("log", base=2)
         panel.set(xlabel="slots", ylabel=label)
@@ -177,8 +183,15 @@ def flat_and_product(series: Mapping[str, Mapping[float, Seeds]]) -> Figure:
     return drawing
 
 
+def _microseconds(record: Record) -> float:
+    return 1e6 / record.data["run"]["units_per_second"]
+
+
 def speed(groups: Mapping[str, Seeds]) -> Figure:
-    """Speed of inference against perplexity: up and to the left is better; every seed a small mark, medians large."""
+    """Speed of inference against perplexity: up and to the left is better.
+
+    Every seed is a small mark; a large one stands at the mean perplexity and the speed of the fastest seed.
+    """
     drawing, axes = figure(width=_PHONE, height=4.2)
     if _empty(groups):
         return nothing_yet(drawing)
@@ -187,7 +200,8 @@ def speed(groups: Mapping[str, Seeds]) -> Figure:
                                              _cycle(_MARKERS, len(there)), strict=True):  # fmt: skip
         pairs = [(perplexity(record), record.metric("inference_tokens_per_second")) for record in seeds]
         axes.plot(*zip(*pairs, strict=True), marker, color=colour, markersize=3, alpha=0.5, linestyle="")
-        axes.plot(*np.median(pairs, axis=0), marker, color=colour, markersize=7, linestyle="", label=name)
+        whole = np.mean(pairs, axis=0)[0], np.max(pairs, axis=0)[1]
+        axes.plot(*whole, marker, color=colour, markersize=7, linestyle="", label=name)
     axes.set(xlabel=_PERPLEXITY, ylabel="tokens a second, inference", ylim=(0, 1.08 * axes.dataLim.y1))
     legend_below(drawing, axes, n_columns=1)
     return drawing
@@ -243,31 +257,38 @@ def memorising(groups: Mapping[str, Seeds]) -> Figure:
 # --- facts to be recalled ------------------------------------------------------------------------------------
 
 
-def stored(by_slots: Mapping[str, Mapping[float, Seeds]], levels: Mapping[str, Seeds]) -> Figure:
+def stored(
+    by_slots: Mapping[str, Mapping[float, Seeds]], levels: Mapping[str, Seeds], *, trunk: Seeds
+) -> Figure:
     """Bits stored of a table of facts over the number of slots, with what theory and models without memory say.
 
     Args:
         by_slots: by kind of keys, then by slots.
         levels: by name, runs without memory, whose means are dashed lines.
+        trunk: runs of the same model without memory. What they store is where a fact in every slot starts from; without
+            them that line is not drawn.
     """
     drawing, axes = figure(width=_PHONE, height=4)
     found = [record for groups in by_slots.values() for seeds in groups.values() for record in seeds]
     if not found:
         return nothing_yet(drawing)
-    for (name, groups), colour, marker in zip(by_slots.items(), _SERIES, _MARKERS, strict=False):
+    for (name, groups), colour, marker in _there(by_slots):
         _points(axes, groups, _thousand_bits, color=colour, marker=marker, label=name)
     table = found[0].metric("table_bits") / 1000
     axes.axhline(table, color="black", linewidth=1)
     axes.text(0.01, table, "all of the table", transform=axes.get_yaxis_transform(), va="bottom", fontsize=8)
-    there = [x for groups in by_slots.values() for x in groups]
-    slots = np.geomspace(min(there), max(there))
-    a_fact = table / found[0].data["config"]["facts"]["n_facts"]
-    axes.plot(slots, np.minimum(slots * a_fact, table), ":", color="black", label="a fact in every slot")
+    if trunk:
+        there = [x for groups in by_slots.values() for x in groups]
+        slots = np.geomspace(min(there), max(there))
+        a_fact = table / found[0].data["config"]["facts"]["n_facts"]
+        line = np.mean([_thousand_bits(record) for record in trunk]) + slots * a_fact
+        axes.plot(
+            slots, np.minimum(line, table), ":", color="black", label="no memory, and a fact in every slot"
+        )
     for (name, seeds), colour in zip(levels.items(), (COLOURS["paper"], _RED), strict=False):
         if seeds:
-            axes.axhline(
-                np.mean([_thousand_bits(r) for r in seeds]), color=colour, linestyle="--", label=name
-            )
+            mean = np.mean([_thousand_bits(record) for record in seeds])
+            axes.axhline(mean, color=colour, linestyle="--", label=name)
     axes.set_xscale("log", base=2)
     axes.set(xlabel="slots", ylabel="thousand bits stored", ylim=(min(0, axes.get_ylim()[0]), 1.12 * table))
     legend_below(drawing, axes, n_columns=1)
@@ -284,7 +305,7 @@ def capacity(series: Mapping[str, Mapping[float, Seeds]]) -> Figure:
     found = {name: {x: seeds for x, seeds in groups.items() if seeds} for name, groups in series.items()}
     if all(map(_empty, found.values())):
         return nothing_yet(drawing)
-    for (name, groups), colour, marker in zip(found.items(), _SERIES, _MARKERS, strict=False):
+    for (name, groups), colour, marker in _there(found):
         by_bits = {seeds[0].metric("table_bits") / 1000: seeds for seeds in groups.values()}
         _points(axes, by_bits, _thousand_bits, color=colour, marker=marker, label=name)
     there = [seeds[0].metric("table_bits") / 1000 for groups in found.values() for seeds in groups.values()]

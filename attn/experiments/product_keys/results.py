@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from math import log
 from statistics import fmean
-
-import numpy as np
+from typing import Any
 
 from attn.experiments.product_keys.concepts import counted_facts, multiplications
-from attn.experiments.product_keys.runs import n_parameters
+from attn.experiments.product_keys.runs import BASE, JOINED, KEYS, PAPER, POST_NORM, WITHOUT, n_parameters
 from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity
 from attn.experiments.product_keys.workloads import TextRunConfig
 from attn.reproduction.experiment import Chapter
+from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Cell, Grid, Html, plain
 from attn.reproduction.records import Record
-from attn.reproduction.speed import Speed, of_benchmark, speed_table
+from attn.reproduction.speed import Speed, of_benchmark, reached, speed_table
 
 Seeds = Sequence[Record]
+_NONE_YET = ["No records yet."]
 _NOTHING = Html('<p class="attn-note">No records yet.</p>', "No records yet.")
 
 
@@ -42,13 +43,14 @@ def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: 
     for experiment, seeds in records.items():
         config = chapter.experiment(experiment).config(profile)
         parameters, cost = _sizes(config)
-        metrics = ("perplexity_test", "bits_per_byte_test", "perplexity_train", "inference_tokens_per_second")
-        digits = (".1f", ".3f", ".1f", ",.0f")
-        reached = [_mean(seeds, name, form) for name, form in zip(metrics, digits, strict=True)]
+        metrics = {"perplexity_test": ".1f", "bits_per_byte_test": ".3f", "perplexity_train": ".1f"}
+        means = [_mean(seeds, name, form) for name, form in metrics.items()]
+        speed = f"{_fastest(seeds):,.0f}" if seeds else BLANK
         label = chapter.experiment(experiment).label
-        grid.add([plain(text) for text in (label, f"{parameters:,}", f"{cost:,}", *reached)])
+        grid.add([plain(text) for text in (label, f"{parameters:,}", f"{cost:,}", *means, speed)])
     grid.notes = [
-        plain("Multiply-adds: products of a forward pass and the sums of values; attention scores left out.")
+        plain("Multiply-adds: products of a forward pass and the sums of values; attention scores left out."),
+        plain("Tokens a second are those of the fastest seed, on a machine that other runs share."),
     ]
     return grid.render()
 
@@ -64,21 +66,56 @@ def _mean(seeds: Seeds, metric: str, form: str) -> str:
     return format(fmean(record.metric(metric) for record in seeds), form) if seeds else BLANK
 
 
+def _fastest(seeds: Seeds) -> float:
+    """Tokens a second of a forward pass in the seed that was disturbed least."""
+    return max(record.metric("inference_tokens_per_second") for record in seeds)
+
+
+def cost_words(
+    chapter: Chapter, records: Mapping[str, Seeds], without: str, other: str, *, profile: str = "cpu"
+) -> list[str]:
+    """Arithmetic and time of a model beside those of the same model without a memory, in a sentence."""
+    if not (records.get(without) and records.get(other)):
+        return _NONE_YET
+    costs = [_sizes(chapter.experiment(name).config(profile))[1] for name in (other, without)]
+    speeds = [_fastest(records[name]) for name in (other, without)]
+    labels = [chapter.experiment(name).label for name in (other, without)]
+    arithmetic, time = costs[0] / costs[1], speeds[1] / speeds[0]
+    counts = [len(records[name]) for name in (other, without)]
+    words = (
+        f"{labels[0]}: {arithmetic:.2f} times the multiply-adds a token of {labels[1]}, and {time:.2f} times the time "
+        f"of a forward pass (fastest seed of {counts[0]} and of {counts[1]})."
+    )
+    if time > arithmetic:
+        words += " Finding the highest scores and fetching rows take time that multiply-adds do not count."
+    return [words]
+
+
 def depth_words(records: Mapping[str, Seeds], shallow: str, deep: str) -> list[str]:
     """The model with a memory beside the deeper one without, in sentences."""
     if not (records.get(shallow) and records.get(deep)):
-        return ["No records yet."]
+        return _NONE_YET
     costs = [fmean(map(perplexity, records[name])) for name in (shallow, deep)]
-    speeds = [_median(records[name], "inference_tokens_per_second") for name in (shallow, deep)]
+    speeds = [_fastest(records[name]) for name in (shallow, deep)]
     order = "less" if costs[0] < costs[1] else "more"
     return [
         f"The shallow model with a memory has a test perplexity of {costs[0]:.1f}, {order} than the {costs[1]:.1f} "
-        f"of the model of twice the depth without, and reads {speeds[0] / speeds[1]:.2f} times as many tokens a second."
+        f"of the model of twice the depth without, and reads {speeds[0] / speeds[1]:.2f} times as many tokens a second "
+        "(fastest seed of each)."
     ]
 
 
-def _median(seeds: Seeds, metric: str) -> float:
-    return float(np.median([record.metric(metric) for record in seeds]))
+def joined_words(records: Mapping[str, Seeds]) -> list[str]:
+    """A memory beside the feed-forward sub-layer, in its place, and none, in a sentence."""
+    if not (records.get(BASE) and records.get(JOINED)):
+        return _NONE_YET
+    names = {JOINED: "beside the feed-forward layer", BASE: "in its place", WITHOUT: "without a memory"}
+    parts = [
+        f"{fmean(map(perplexity, records[name])):.1f} {where}"
+        for name, where in names.items()
+        if records.get(name)
+    ]
+    return [f"Test perplexity of the ablation model, means over seeds: {', '.join(parts)}."]
 
 
 # --- use -----------------------------------------------------------------------------------------------------
@@ -152,7 +189,7 @@ def _word(piece: str) -> str:
 def search_words(seeds: Seeds) -> list[str]:
     """Whether searches of trained memories were exact."""
     if not seeds:
-        return ["No records yet."]
+        return _NONE_YET
     exact = fmean(memory_metric(record, "search_exact") for record in seeds)
     short = fmean(memory_metric(record, "short_search_exact") for record in seeds)
     return [
@@ -172,7 +209,24 @@ def facts_words(records: Mapping[str, Seeds]) -> list[str]:
                 f"{label}: {stored / table:.0%} of the table's {table:,.0f} bits, {stored / parameters:.2f} bits a "
                 f"parameter, {fmean(r.metric('recalled') for r in seeds):.0%} of the facts recalled."
             )
-    return lines or ["No records yet."]
+    return lines or _NONE_YET
+
+
+def slots_words(by_slots: Mapping[float, Seeds], trunk: Seeds) -> list[str]:
+    """What each slot adds to what the same model stores without a memory, beside the bits of a fact."""
+    if not (trunk and any(by_slots.values())):
+        return _NONE_YET
+    alone = fmean(record.metric("stored_bits") for record in trunk)
+    table, n_facts = trunk[0].metric("table_bits"), trunk[0].data["config"]["facts"]["n_facts"]
+    parts = [
+        f"{(fmean(record.metric('stored_bits') for record in seeds) - alone) / slots:.1f} with {slots:,}"
+        for slots, seeds in by_slots.items()
+        if seeds
+    ]
+    return [
+        f"Without a memory, the model stores {alone:,.0f} of the table's {table:,.0f} bits. Bits that a slot adds to "
+        f"that: {', '.join(parts)} slots; a fact has {table / n_facts:g}."
+    ]
 
 
 def memorising_words(records: Mapping[str, Seeds]) -> list[str]:
@@ -186,7 +240,84 @@ def memorising_words(records: Mapping[str, Seeds]) -> list[str]:
             lines.append(
                 f"{label}: perplexity {train:.1f} on text it was trained on, {dev:.1f} on text it was not."
             )
-    return lines or ["No records yet."]
+    return lines or _NONE_YET
+
+
+# --- what did not reproduce ------------------------------------------------------------------------------------
+
+
+def post_norm_words(records: Mapping[str, Seeds]) -> list[str]:
+    """What the norm after each sub-layer does to the ablation model, in a sentence."""
+    post, ours = records.get(POST_NORM), records.get(BASE)
+    if not (post and ours):
+        return ["Norm after each sub-layer: no records yet."]
+    rate = load_papers()[PAPER].budgets["text"]["cpu"]["training"]["lr"]["undone"]
+    sides = [fmean(map(perplexity, seeds)) for seeds in (post, ours)]
+    unigram = fmean(record.metric("unigram_perplexity_test") for record in post)
+    return [
+        f"With the norm after each sub-layer and a rate of {rate:g}, the ablation model has a test perplexity of "
+        f"{sides[0]:.1f}, with the norm before it {sides[1]:.1f}; the frequencies of subwords alone have {unigram:.1f}."
+    ]
+
+
+def usage_words(chapter: Chapter, records: Mapping[str, Seeds]) -> list[str]:
+    """How much of their memories models with batch norm use, beside the print's table 2, a sentence each."""
+    (row,) = [row for row in load_papers()[PAPER].table("table2_batchnorm").rows if row["n_keys"] == KEYS]
+    lines = []
+    for name, seeds in records.items():
+        if seeds:
+            share, divergence = (fmean(memory_metric(r, metric) for r in seeds) for metric in ("usage", "kl"))
+            lines.append(
+                f"{chapter.experiment(name).label}: {share:.0f} percent of the slots used, KL {divergence:.1f}, with "
+                f"batch norm; table 2 prints {row['usage_bn']:g} and {row['kl_bn']:g} for {row['row']} slots "
+                "(unverified)."
+            )
+    return lines or ["Usage with batch norm: no records yet."]
+
+
+def missed_words(found: Sequence[Speed]) -> list[str]:
+    """Rows of the benchmark that miss their figure, in a sentence each."""
+    results = of_benchmark(found, "product_keys")
+    if not results:
+        return ["Speed of the layer: not measured yet."]
+    lines = [line for result in results for line in _missed(result)]
+    return lines or ["The layer's benchmark reaches all of its figures."]
+
+
+def _missed(result: Speed) -> Iterator[str]:
+    for row in result.data["rows"]:
+        for variant in row["variants"]:
+            if reached(row, variant) is False:
+                yield (
+                    f"{row['name']}, {row['heap']} heap: {variant['name']} takes {variant['ratio']:.2f} times as long "
+                    f"as the book's layer; {row['goal']['ratio']:g} was to be reached."
+                )
+
+
+def growth_words(found: Sequence[Speed]) -> list[str]:
+    """How a step grows with the number of slots, and which part of that is the search, a sentence for each heap."""
+    lines = []
+    for result in of_benchmark(found, "product_keys"):
+        rows = {(row["heap"], row["name"]): row for row in result.data["rows"]}
+        for heap in dict.fromkeys(heap for heap, _ in rows):
+            pair = [_ends(rows.get((heap, f"{what} over slots"))) for what in ("step", "search")]
+            if all(pair):
+                lines.append(_growth(result.data["environment"]["device"], heap, *pair))
+    return lines or ["Not measured yet."]
+
+
+def _ends(row: Mapping[str, Any] | None) -> tuple[float, float] | None:
+    """Seconds with the fewest and with the most slots; a row begins with the most."""
+    return row and (row["variants"][-1]["seconds"], row["variants"][0]["seconds"])
+
+
+def _growth(device: str, heap: str, step: tuple[float, float], search: tuple[float, float]) -> str:
+    few, many = (1000 * seconds for seconds in step)
+    return (
+        f"{device}, {heap} heap: from the fewest to the most slots, a step grows from {few:.1f} to {many:.1f} ms, "
+        f"{many / few:.1f}-fold, and the search in it {search[1] / search[0]:.1f}-fold; the search is "
+        f"{(search[1] - search[0]) / (step[1] - step[0]):.0%} of what is added."
+    )
 
 
 def speed_tables(found: Sequence[Speed]) -> Html:

@@ -12,6 +12,7 @@ import torch
 
 from attn.data.key_value_facts import KeyValueFacts
 from attn.data.language_text import TextConfig
+from attn.experiments.product_keys.joined import JoinedRunConfig, JoinedTextWorkload
 from attn.experiments.product_keys.workloads import (
     FactsConfig,
     FactsWorkload,
@@ -36,6 +37,11 @@ def build_text(config: TextRunConfig, seed: int, device: torch.device) -> Memory
     return MemoryTextWorkload(config, seed, device)
 
 
+def build_joined(config: JoinedRunConfig, seed: int, device: torch.device) -> JoinedTextWorkload:
+    """Workload of a language model whose memory joins a feed-forward sub-layer."""
+    return JoinedTextWorkload(config, seed, device)
+
+
 def build_facts(config: FactsConfig, seed: int, device: torch.device) -> FactsWorkload:
     """Workload of key-value facts."""
     return FactsWorkload(config, seed, device)
@@ -58,6 +64,7 @@ class PrintedModel:
         grown: "d_ff" or "n_layers" of a model without memory, grown until it has as many parameters as `GROWN_LIKE`.
         small_text: trained on a text so short that it is read many times.
         undone: fields of a budget or of its training that this run sets back to the paper's, and their values.
+        joins: the memories stand beside feed-forward sub-layers, and do not replace them.
     """
 
     id: str
@@ -70,6 +77,7 @@ class PrintedModel:
     grown: str | None = None
     small_text: bool = False
     undone: Mapping[str, Any] = field(default_factory=dict)
+    joins: bool = False
 
 
 def spread(n_layers: int, n_memories: int) -> tuple[int, ...]:
@@ -82,7 +90,7 @@ def table1_id(row: Row) -> str:
     return f"depth/d{row['dim']}_l{row['layers']}_m{row['memories']}"
 
 
-BASE, WITHOUT = "ablation/base", "ablation/none"
+BASE, WITHOUT, JOINED = "ablation/base", "ablation/none", "ablation/joined"
 POSITION, KEYS, HEADS, TOPK = 5, 512, 4, 32  # of the ablation model
 GROWN_LIKE = "depth/d1024_l12_m1"
 WIDER, DEEPER = "depth/wider", "depth/deeper"
@@ -142,7 +150,7 @@ def _memories(count: int) -> str:
 
 
 def _ablation(experiment: str, label: str, *, position: int = POSITION, **rest: Any) -> PrintedModel:
-    known = {name: rest.pop(name) for name in ("tables", "small_text", "undone") if name in rest}
+    known = {name: rest.pop(name) for name in ("tables", "small_text", "undone", "joins") if name in rest}
     return PrintedModel(
         id=experiment,
         label=f"6 layers, {label}",
@@ -173,6 +181,7 @@ def _ablation_models() -> list[PrintedModel]:
     models += [_ablation(heads_id(n), f"{n} head{'s' * (n > 1)}", n_heads=n) for n in HEADS_TRIED]
     models += [_ablation(topk_id(k), f"k = {k}", topk=k) for k in TOPK_TRIED]
     models += [_ablation(flat_id(n), f"{n**2:,} flat keys", n_keys=n, flat=True) for n in FLAT_TRIED]
+    models.append(_ablation(JOINED, f"memory and feed-forward layer in layer {POSITION}", joins=True))
     small = {"id": "small_text/none", "label": "6 layers, no memory, short text", "small_text": True}
     models.append(replace(none, **small))
     models.append(_ablation("small_text/base", f"memory in layer {POSITION}, short text", small_text=True))
@@ -227,7 +236,8 @@ def _text_config(model: PrintedModel, budget: Mapping[str, Any]) -> TextRunConfi
     budget = {**budget, **model.undone}
     task, training = model.id.split("/")[0], {**budget["training"], **model.undone}
     text = budget["text"] | (budget["small_text"] if model.small_text else {})
-    return TextRunConfig(
+    make = JoinedRunConfig if model.joins else TextRunConfig
+    return make(
         text=TextConfig(**text),
         model=trunk(model, budget),
         training=TrainingConfig(
@@ -268,7 +278,7 @@ def _text_experiment(model: PrintedModel) -> Experiment:
             profile: budget.get("more_seeds", {}).get(model.id, budget["seeds"])
             for profile, budget in budgets.items()
         },
-        build=build_text,
+        build=build_joined if model.joins else build_text,
         share=_text_share,
     )
 
