@@ -26,7 +26,7 @@ from attn.kernels import span as fused_span
 # The bias of a dynamic span starts here (Sec. 2.2): sigmoid(-4) S is 1.8 percent of the limit.
 DYNAMIC_BIAS = -4.0
 # A cache grows and shrinks by whole steps of so many tokens, and keeps one step more than the longest reach, so that
-# a span that grew in an update still finds its tokens.
+# a span that grew by no more in an update still finds its tokens.
 CACHE_STEP = 64
 
 
@@ -408,7 +408,9 @@ class SpanAttention(nn.Module):
 
         Returns:
             Outputs [B, T, D], and the state for the next block, without gradient. Of the cache no more is kept than
-            the spans need, which changes no output (all S where spans are dynamic).
+            the spans need (all S where spans are dynamic), which changes no output while they stay as they are. A span
+            that grows by more than CACHE_STEP tokens in one update misses the tokens that were cut off, until later
+            blocks have filled the cache again.
 
         Raises:
             ValueError: for inputs or a state of another shape, or a state longer than S.

@@ -2,6 +2,8 @@
 
 Each head has N keys and values that are parameters, beside those of the context, under one softmax (Sec. 4.2). They have
 no position and no span. The rest is the adaptive-span attention of `attn.adaptive_span`, with its letters for shapes.
+Numbers of sections and figures are from memory, since no copy of the paper could be consulted; what the layer does was
+checked against the public code.
 """
 
 from __future__ import annotations
@@ -61,6 +63,7 @@ def persistent_attention(
         persistent: keys and values [H, N, E].
         dropout: on the weights.
         activation: "softmax", or "relu" for a feed-forward layer without biases and with E inputs and outputs a head.
+            Either is of the products divided by sqrt(E).
 
     Returns:
         [B, H, T, E].
@@ -100,11 +103,12 @@ class AllAttention(SpanAttention):
     """The all-attention sub-layer: context and persistent vectors; no feed-forward layer follows.
 
     All variants of the ablation (fig. 3) have H N persistent pairs and so the same number of parameters, but for
-    "head-split":
+    "head-split", which needs an N larger by D / 2 for that:
 
     - "joint": one softmax over both, as the paper has it.
     - "attn-split": two softmaxes, their sums of values added.
-    - "ff-attn": the same with ReLU in place of the second softmax: a feed-forward layer beside attention.
+    - "ff-attn": the same with ReLU in place of the second softmax: a feed-forward layer beside attention. The products
+      are divided by sqrt(E) there, too.
     - "head-split": half of the heads attend to the context only, the others to 2 N persistent vectors each. These
       have no keys and values of the context to project, and no span.
     - "single-head": the first head has all H N persistent vectors, the others none.

@@ -58,6 +58,11 @@ from dataclasses import replace
 
 page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("letters/all"),))
 """
+FACTS_ALONE = """\
+from dataclasses import replace
+
+page.chapter = replace(CHAPTER, experiments=(CHAPTER.experiment("facts/all"),))
+"""
 PRODUCT_KEYS_ALONE = """\
 from dataclasses import replace
 
@@ -71,6 +76,8 @@ MUTATIONS = (
     Mutation("03_adaptive_span", SPAN_ALONE, "attn.adaptive_span", "AdaptiveSpan", "ratio", "Mean span at the end"),
     Mutation("04_all_attention", ALL_ALONE, "attn.all_attention", "AllAttention", "key_value.",
              "All-attention: bits per symbol of new text"),
+    Mutation("04_all_attention", FACTS_ALONE, "attn.all_attention", "AllAttention", "persistent.",
+             "Facts, all-attention: bits per symbol"),
     Mutation("05_product_keys", PRODUCT_KEYS_ALONE, "attn.product_keys", "ProductKeyMemory", "values",
              "Key-value facts with a memory"),
     Mutation("06_ntm", NTM_ALONE, "attn.ntm", "NTM", "heads.", "Copy, 1 to 5 vectors"),
@@ -154,7 +161,7 @@ def nbval(mutation: Mutation, folder: Path, *search: Path) -> tuple[int, str]:
     return done.returncode, re.sub(r"\x1b\[[\d;]*m", "", done.stdout + done.stderr)
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.notebook)
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: f"{mutation.notebook}-{mutation.part}")
 def test_a_gradient_of_the_wrong_sign_fails_it(mutation, tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WRONG_SIGN.format(**mutation._asdict()))

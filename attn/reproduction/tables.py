@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
 from itertools import chain
-from math import isfinite
+from math import isfinite, log10
 from typing import Any
 
 from attn.reproduction.experiment import PROFILES
@@ -272,8 +272,7 @@ class _Lines:
     def _profile(self, cell: dict, row: dict, profile: str) -> list[Cell]:
         """Recorded value, difference, and profile with scale."""
         value, detail, at_paper_size = cell["values"][profile], _detail(cell, profile), profile in PAPER_SIZE
-        # a count stays one in a column that holds fractions, too
-        decimals = 0 if type(value) is int else _column_decimals(self.table, cell["column"])
+        decimals = _decimals(value, cell, self.table)
         recorded = _recorded(value, detail, decimals, _paths(detail, row, profile, self.records), self.root)
         difference = format_difference(value, cell["paper"], decimals) if at_paper_size else BLANK
         return [recorded, plain(difference), below(plain(profile), detail.get("scale"))]
@@ -281,6 +280,15 @@ class _Lines:
 
 def _fresh(stale: bool | None, shown: bool) -> Cell:
     return _badge(FRESHNESS[stale]) if shown and stale is not None else plain("")
+
+
+def _decimals(value: Any, cell: dict, table: dict) -> int:
+    """A count stays one in a column that holds fractions, too; beside printed words a number has four digits in all."""
+    if type(value) is int:
+        return 0
+    if is_number(value) and isinstance(cell["paper"], str):
+        return max(0, 3 - int(log10(max(abs(value), 1))))
+    return _column_decimals(table, cell["column"])
 
 
 def _column_decimals(table: dict, name: str) -> int:

@@ -1,6 +1,7 @@
 """What chapter 3 runs: configs from facts, and what is kept of a run."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from attn.data.language_text import TextConfig
 from attn.evaluation.text import text_bits
 from attn.experiments.adaptive_span import CHAPTER
 from attn.experiments.adaptive_span.copies import build_copies
-from attn.experiments.adaptive_span.live import BANDS
+from attn.experiments.adaptive_span.live import BANDS, optimum_words
 from attn.experiments.adaptive_span.runs import PAPER, TASKS, budgets, model_label
 from attn.experiments.adaptive_span.workloads import attentions, build_text, weight_by_distance
 from attn.reproduction.experiment import config_dict
@@ -50,6 +51,27 @@ def test_configs_are_json_and_say_their_share(experiment):
         assert f"S = {config.model.max_span}" in experiment.share(config)
         segments = config.text.valid_size and config.text.valid_size // config.evaluation_rows // config.block
         assert segments is None or segments >= 8 or config.text.corpus == "generated"
+
+
+def test_few_symbols_of_a_validation_text_lack_what_came_before():
+    """At the start of a row the cache is empty, which training hardly ever shows a model."""
+    for experiment in CHAPTER.experiments:
+        for profile in ("cpu", "gpu"):
+            config = experiment.configs.get(profile)
+            size = config and config.text.valid_size
+            if size and not experiment.id.endswith("fourfold"):
+                assert size / config.evaluation_rows > 20 * config.model.max_span or profile == "gpu", (
+                    experiment.id
+                )
+
+
+def test_tables_1_and_2_have_a_baseline_of_the_same_budget():
+    for task in ("text8", "enwik8"):
+        small, fixed = (
+            CHAPTER.experiment(f"{task}/{name}").config("cpu") for name in ("small", "fixed_small")
+        )
+        assert replace(fixed, model=replace(fixed.model, span="adaptive")) == small
+    assert model_label("fixed_small") == "fixed span, small model"
 
 
 def test_the_paper_s_profile_is_the_paper_s_recipe():
@@ -243,3 +265,4 @@ def test_bands_name_live_experiments_and_tell_failure():
     assert [band.holds(run(1.4, 128)) for band in BANDS] == [False, False, False]
     source = CHAPTER.experiment("copies/fixed_128").configs["ci"].source
     assert source.entropy_rate(128) < BANDS[0].level < source.entropy_rate(32)
+    assert f"{source.entropy_rate(256):.3f} bits per character" in optimum_words()

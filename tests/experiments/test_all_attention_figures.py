@@ -16,6 +16,7 @@ from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 from attn.reproduction.scoreboard import ChapterState
+from attn.reproduction.tables import paper_table
 from tests.reproduction.toy import record_data
 
 FACTS = load_papers()[PAPER]
@@ -24,6 +25,7 @@ NUMBERS = {"none": 0, "eighth": 32, "half": 128, "all": 256, "fourfold": 1024}
 LIKE_THE_PAPER = {
     "ff": 2.3, "all": 2.28, "same_depth": 2.29, "equal_flops": 2.285, "none": 2.7, "eighth": 2.5, "half": 2.35,
     "fourfold": 2.25, "deep_none": 2.6, "attn_split": 2.33, "head_split": 2.4, "single_head": 2.34, "ff_attn": 2.31,
+    "ff_from_max": 2.27, "all_from_max": 2.26,
 }  # fmt: skip
 
 
@@ -157,8 +159,10 @@ def test_records_fill_the_rows_they_stand_for():
     assert text8[small, "test_bpc"]["values"]["cpu"] == pytest.approx(2.26)
     assert cells("table1_enwik8", records)[small, "test_bpb"]["values"]["cpu"] == pytest.approx(2.51)
     plot = cells("fig3_ablation", records)
-    assert plot["N=0", "value"]["values"] == {"cpu": 2750}
-    assert plot["N values", "value"]["state"] == plot["N large", "value"]["state"] == "pending"
+    assert plot["N=0", "value"]["values"] == {"cpu": 2.75}
+    assert plot["N large", "value"]["state"] == "pending" and ("N values", "value") not in plot
+    shown = repr(paper_table(ChapterState(CHAPTER, records).table("fig3_ablation")))
+    assert "2.750, bits per character" in shown.replace("\n", " ")
 
 
 def test_every_table_of_the_facts_is_shown():
@@ -171,7 +175,7 @@ def test_every_table_of_the_facts_is_shown():
 
 def test_claims_hold_on_numbers_like_the_paper_s():
     records = [one for rows in grid().values() for one in rows]
-    records += [record(name, seed, task="bytes") for name in ("ff", "all") for seed in range(3)]
+    records += [record(name, seed, task="bytes") for name in ("ff", "all", "none") for seed in range(3)]
     found = verdicts(records)
     assert found == dict.fromkeys(found, HOLDS)
 
@@ -188,6 +192,25 @@ def test_claims_fail_on_numbers_unlike_the_paper_s():
     for claim in ("ff_replaced_deeper", "n_zero_poor_parameters", "joint_beats_split_attn_split"):
         assert found[claim] == FAILS, claim
     assert found["n_zero_poor_depth"] == HOLDS
+
+
+def test_bytes_are_judged_only_where_removing_the_layers_shows():
+    records = [record(name, seed, task="bytes") for name in ("ff", "all") for seed in range(3)]
+    assert verdicts(records)["ff_replaced_bytes"] == NOT_TESTED
+    weak = [record("none", seed, 2.3, task="bytes") for seed in range(3)]
+    assert verdicts(records + weak)["ff_replaced_bytes"] == NOT_TESTED
+
+
+def test_what_short_spans_change_is_measured():
+    known = {deviation.id for deviation in FACTS.deviations}
+    for effect in CHAPTER.effects:
+        assert effect.deviation in known and {effect.ours, effect.undone} <= {
+            e.id for e in CHAPTER.experiments
+        }
+        assert effect.value(record("all", bits=2.2)) == 2.2
+    records = [record(name, task="letters") for name in ("ff", "ff_from_max")]
+    (found,) = (d for d in ChapterState(CHAPTER, records).deviations() if d["id"] == "short_spans")
+    assert "2.3 bits per character (1 seed) here, 2.27" in found["effect"]
 
 
 def test_without_the_controls_nothing_is_claimed():
@@ -274,6 +297,15 @@ def test_words_are_told_from_records():
     assert "40% of the weight" in results.reliance_words(records["all"])
     assert "costs 0.50 bits" in results.reliance_words(records["all"])
     assert "longest span of any head is 33" in results.spans_words(records)
+    *_, gaps = results.start_words(records)
+    assert "-0.020 bits from 0, -0.010 from the maximum" in gaps
+    lost, worth = results.tried_words(records)
+    assert "costs 0.020 bits less" in lost and "costs +0.400 bits beside" in worth
+    table = repr(results.baseline_table("letters", records))
+    assert "2.304" in table and "0.8M" in table
+    perplexities = {"valid_perplexity": 90.0, "test_perplexity": 95.0}
+    words = {"all": [record("all", task="words", **perplexities)], "ff": []}
+    assert "95.0" in repr(results.baseline_table("words", words))
     assert results.margin() == 0.02
 
 
@@ -281,6 +313,12 @@ def test_words_without_records_say_so():
     assert results.replaced_words({}) == results.variants_words({}) == ["No records yet."]
     assert results.sweep_words({"all": [record("all")]}) == ["Not all records yet."]
     assert results.reliance_words([]) == results.spans_words({}) == "No records yet."
+    assert repr(results.baseline_table("bytes", {})) == "No records yet."
+    assert (
+        results.tried_words({}) == ["Not all records yet."]
+        and "not all records" in results.start_words({})[0]
+    )
+    assert repr(results.speed_tables([])) == "Not measured yet."
 
 
 def test_places_are_shown_as_text():

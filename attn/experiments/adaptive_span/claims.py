@@ -61,9 +61,14 @@ def _less_bits(family: Family, larger: str, smaller: str) -> Difference:
     return lambda runs: _bits(runs[family.experiment(larger)]) - _bits(runs[family.experiment(smaller)])
 
 
+def context_worth(family: Family) -> Difference:
+    """Bits that the largest fixed span gains on the control's."""
+    return _less_bits(family, family.short, family.fixed[-1])
+
+
 def _more_context(family: Family) -> Control:
     """The text pays for context at this budget."""
-    worth, difference = _margin(family.margin), _less_bits(family, family.short, family.fixed[-1])
+    worth, difference = _margin(family.margin), context_worth(family)
     return Control(
         statement=f"{family.text.capitalize()}: the {model_label(family.fixed[-1])}, is better than a fixed span of 32 "
         f"tokens by more than {worth:g} bits",
@@ -134,20 +139,11 @@ def _growth(runs: Runs, family: Family, names: tuple[str, ...]) -> float:
 
 
 def _flat(family: Family) -> Claim:
-    margin = "flops_growth"
-    return Claim(
-        id=f"flops_flat_{family.task}", fact="flops_flat", kind="equality", unit="share", margin=margin,
-        measure=f"{family.text.capitalize()}: growth of operations from the smallest to the largest limit, adaptive "
-        "spans",
-        experiments=tuple(map(family.experiment, (
-            family.adaptive[0], family.adaptive[-1], family.fixed[0], family.fixed[-1],
-        ))),
-        difference=lambda runs: _growth(runs, family, family.adaptive),
-        control=Control(
-            statement="With fixed spans, operations grow by more than twice the margin",
-            difference=lambda runs: _growth(runs, family, family.fixed) - 2 * _margin(margin),
-        ),
-    )  # fmt: skip
+    """That fixed spans grow is arithmetic; spans that stay short are a finding only where context pays."""
+    names = (family.adaptive[0], family.adaptive[-1])
+    measure = "growth of operations from the smallest to the largest limit, adaptive spans"
+    return _claim(family, "", "flops_flat", measure, names, lambda runs: _growth(runs, family, names), unit="share",
+                  margin="flops_growth")  # fmt: skip
 
 
 # --- layers, and dynamic spans -------------------------------------------------------------------------------------

@@ -272,21 +272,27 @@ def growth(runs: Mapping[str, Records]) -> Figure:
     return drawing
 
 
+def fastest(records: Records) -> Record:
+    """The run with the most tokens a second: of equal work, the one that other programs disturbed least."""
+    return max(records, key=lambda record: record.data["run"]["units_per_second"])
+
+
 def saved(records: Records) -> Figure:
-    """Operations by the paper's rule against time measured, both per token; every seed a mark.
+    """Operations by the paper's rule against time measured, both per token; a mark for each model's fastest seed.
 
     The dashed line is time in proportion to operations, from the costliest fixed span down.
     """
     drawing, axes = figure(width=_PHONE, height=2.8)
     if not records:
         return nothing_yet(drawing)
-    for kind, rows in by_kind_and_limit(records).items():
-        points = [_cost(record) for found in rows.values() for record in found]
+    found = {kind: list(map(fastest, rows.values())) for kind, rows in by_kind_and_limit(records).items()}
+    for kind, runs in found.items():
+        points = list(map(_cost, runs))
         axes.plot(*zip(*points, strict=True), _MARKERS[kind], color=KIND_COLOURS[kind], markersize=5, alpha=0.8,
                   label=KIND_LABELS[kind])  # fmt: skip
-    fixed = [_cost(record) for record in records if kind_of(record) == "fixed"]
-    if fixed:
-        axes.plot(*zip((0, 0), max(fixed), strict=True), color=COLOURS["paper"], linestyle="--", linewidth=1,
+    if "fixed" in found:
+        costliest = max(map(_cost, found["fixed"]))
+        axes.plot(*zip((0, 0), costliest, strict=True), color=COLOURS["paper"], linestyle="--", linewidth=1,
                   label="in proportion")  # fmt: skip
     axes.set(
         xlabel="multiply-adds a token, millions",

@@ -11,14 +11,29 @@ import torch
 from attn.data import registry
 from attn.data.language_text import GENERATED
 from attn.data.text import LETTERS
+from attn.experiments.adaptive_span.claims import FAMILIES, context_worth
 from attn.experiments.adaptive_span.copies import CopiesConfig
-from attn.experiments.adaptive_span.figures import KIND_LABELS, best, by_kind_and_limit
-from attn.experiments.adaptive_span.runs import KINDS, SWITCHED, TASKS, budgets, names, span_config
-from attn.experiments.adaptive_span.tables import flops_findings
+from attn.experiments.adaptive_span.figures import KIND_LABELS, best, by_kind_and_limit, fastest
+from attn.experiments.adaptive_span.runs import (
+    KINDS,
+    PAPER,
+    SWITCHED,
+    TASKS,
+    budgets,
+    label,
+    model_label,
+    names,
+    span_config,
+)
+from attn.experiments.adaptive_span.tables import flops_findings, shares_findings
+from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, plain
 from attn.reproduction.records import Record
+from attn.reproduction.speed import Speed, of_benchmark, speed_table
 
 Records = Sequence[Record]
+_PLURALS = {"fixed": "fixed spans", "adaptive": "adaptive spans that start at 0"}
+_STARTS = {"adaptive": "from 0", "from_max": "from the maximum"}
 _NONE = Html('<p class="attn-note">no records yet</p>', "no records yet")
 
 
@@ -28,6 +43,16 @@ def flops_table() -> Html:
                 ["Model, as the rule needs it", "Printed", "By the rule"])  # fmt: skip
     for row in flops_findings():
         grid.add([plain(row["row"]), plain(row["printed"]), plain(_operations(row["flops"]))])
+    return grid.render()
+
+
+def shares_table() -> Html:
+    """How the small model's operations divide between its layers, over fixed spans."""
+    grid = Grid(plain("The small model with fixed spans: shares of its multiply-adds for one token, by the rule"),
+                ["Span S", "Multiply-adds", "Feed-forward layers", "Attention with its projections"])  # fmt: skip
+    for row in shares_findings():
+        shares = (f"{row['feed_forward']:.1f}%", f"{row['attention']:.1f}%")
+        grid.add([plain(row["S"]), plain(_operations(row["flops"])), *map(plain, shares)])
     return grid.render()
 
 
@@ -41,7 +66,10 @@ def saved_table(records: Records) -> Html:
     if not found:
         return _NONE
     grid = Grid(
-        plain("Operations saved and time saved in training, against a fixed span of the same limit; means over seeds"),
+        plain(
+            "Operations saved (means over seeds) and time saved in training (fastest seeds), against a fixed span of "
+            "the same limit"
+        ),
         ["Limit S", "Spans", "Mean span", "Multiply-adds a token", "Tokens a second", "Operations saved", "Time saved"],
     )  # fmt: skip
     for limit in sorted({limit for rows in found.values() for limit in rows}):
@@ -53,7 +81,10 @@ def saved_table(records: Records) -> Html:
                 f"{_speed(runs):,.0f}", *saved,
             ]  # fmt: skip
             grid.add([None if index else plain(limit), *map(plain, cells)])
-    grid.notes = [plain("Tokens a second are of whole updates, on a machine that other runs share.")]
+    grid.notes = [
+        plain("Tokens a second are of whole runs, those of each model's fastest seed: other programs use the same "
+              "processor, and slow seeds of equal work apart, by up to several times.")
+    ]  # fmt: skip
     return grid.render()
 
 
@@ -120,8 +151,65 @@ def span_words(records: Records) -> str:
     parts = []
     for kind in ("adaptive", "from_max"):
         for limit, runs in found.get(kind, {}).items():
-            parts.append(f"{_mean(runs, 'mean_span'):.0f} of {limit} ({KIND_LABELS[kind]})")
+            parts.append(f"{_mean(runs, 'mean_span'):.0f} of {limit} ({_STARTS[kind]})")
     return f"Mean spans, ramp included: {', '.join(parts)}." if parts else "No records yet."
+
+
+def control_words(task: str, records: Records) -> str:
+    """What context is worth on a family's text at this budget, in a sentence: the control of its claims.
+
+    Args:
+        task: "limit" or "copies".
+        records: of its experiments; those of other models do not matter.
+    """
+    family = next(family for family in FAMILIES if family.task == task)
+    by_seed: dict[int, dict[str, Record]] = {}
+    for record in records:
+        by_seed.setdefault(record.seed, {})[record.data["experiment"]] = record
+    needed = {family.experiment(name) for name in (family.short, family.fixed[-1])}
+    worth = [context_worth(family)(runs) for runs in by_seed.values() if needed <= set(runs)]
+    if not worth:
+        return "No records yet."
+    gains = ", ".join(f"{gain:+.3f}" for gain in worth)
+    least = load_papers()[PAPER].margins[family.margin]["value"]
+    return (
+        f"The control: the {model_label(family.fixed[-1])}, costs {_less(fmean(worth))} than a fixed span of 32 tokens "
+        f"(gains by seed: {gains}). Claims on this text are judged where that is more than {least:g}, beyond chance."
+    )
+
+
+def _less(gain: float) -> str:
+    return f"{abs(gain):.3f} bits {'less' if gain >= 0 else 'more'}"
+
+
+def copies_heads_words(records: Records) -> str:
+    """How much of each layer's weight lies where copies are, in the best run, in a sentence."""
+    record = best(records)
+    if record is None:
+        return "No records yet."
+    shares = record.artifact()["attention_by_distance"].astype(float).mean(axis=1)  # [layers, distances]
+    marked = [distance - 1 for distance in copy_distances() if distance <= shares.shape[1]]
+    found = ", ".join(f"{share:.0%} in layer {i}" for i, share in enumerate(shares[:, marked].sum(axis=1), 1))
+    return (
+        f"Shown is seed {record.seed}, the one that ends at the fewest bits. The {len(marked)} marked distances get "
+        f"{found} of the heads' weight; equal weight on all {shares.shape[1]} would give "
+        f"{len(marked) / shares.shape[1]:.1%}."
+    )
+
+
+def cache_words(records: Records) -> list[str]:
+    """Why evaluation of a model without its cache is so dear, in sentences; the text is the generated one."""
+    if not records:
+        return ["No records yet."]
+    config = records[0].data["config"]
+    updates, ramp = config["training"]["max_steps"], config["model"]["ramp_size"]
+    updates_a_pass = (config["text"]["train_size"] // config["n_rows"] - 1) // config["block"]
+    return [
+        f"In training the cache was empty in {-(-updates // updates_a_pass)} of {updates:,} updates, at the start of "
+        "each pass over the text.",
+        f"Without a cache this model costs {_mean(records, 'valid_bits_without_cache'):.3f} bits, though whoever sees "
+        f"no more than the last {ramp} characters need not pay more than {_copies().source.entropy_rate(ramp):.3f}.",
+    ]
 
 
 def zeros_words(ours: Records, zeros: Records) -> str:
@@ -140,7 +228,7 @@ def _mean(records: Records, metric: str) -> float:
 
 
 def _speed(records: Records) -> float:
-    return fmean(record.data["run"]["units_per_second"] for record in records)
+    return fastest(records).data["run"]["units_per_second"]
 
 
 def _spread(records: Records, metric: str, digits: int = 3) -> str:
@@ -152,6 +240,86 @@ def _spread(records: Records, metric: str, digits: int = 3) -> str:
 def compared(task: str) -> list[str]:
     """Models of a family that differ in span, limit and start alone, and not in what is a deviation's effect."""
     return [name for name in names(task) if name.startswith(tuple(KINDS)) and not name.endswith(SWITCHED)]
+
+
+# --- baselines, and what was tried ---------------------------------------------------------------------------
+
+
+def baseline_table(task: str, records: Mapping[str, Records]) -> Html:
+    """Models of table 1 or 2 beside the same model with fixed spans, at the same budget.
+
+    Args:
+        task: "text8" or "enwik8".
+        records: by model.
+    """
+    columns = ["Model", "Mean span", "Parameters", "Multiply-adds a token", "Validation bits", "Test bits",
+               "Seeds"]  # fmt: skip
+    grid = Grid(plain("Models of the table and a baseline, all trained at this budget; means over seeds"),
+                columns)  # fmt: skip
+    for name, runs in records.items():
+        if runs:
+            cells = [
+                label(task, name), _spread(runs, "mean_span", 0), f"{runs[0].data['run']['parameters']:,}",
+                _operations(_mean(runs, "flops")), _spread(runs, "valid_bits"), _spread(runs, "test_bits"), len(runs),
+            ]  # fmt: skip
+            grid.add(list(map(plain, cells)))
+    return grid.render() if grid.rows else _NONE
+
+
+def tried_words() -> list[str]:
+    """The shorter budget of generated text that was tried first, in sentences, from the facts' copy of its records."""
+    budget = budgets("copies")["cpu"]
+    tried, updates = budget["tried"], budget["training"]["max_steps"]
+    models = tried["models"]
+    short, long, adaptive = (models[name] for name in ("fixed_32", "fixed_512", "adaptive_512_from_max"))
+    gain = fmean(short["valid_bits"]) - fmean(long["valid_bits"])
+    floor = _copies().source.entropy_rate(2 * 512)
+    missed = sum(bits > (fmean(short["test_bits"]) + floor) / 2 for bits in long["test_bits"])
+    spans = fmean(models["adaptive_512"]["mean_span"])
+    return [
+        f"The generated text was first trained on for {tried['max_steps']:,} updates in place of {updates:,} (records "
+        f"at commit {tried['commit']}, {len(long['valid_bits'])} seeds).",
+        f"There a fixed span of 512 tokens cost {_less(gain)} than one of 32 on {tried['valid_size']:,} validation "
+        f"characters, and on test text {missed} of its {len(long['test_bits'])} seeds ended nearer to the cost of 32 "
+        "tokens than to the least possible.",
+        f"Spans of a limit of 512 ended at {spans:.0f} tokens on average from 0, and at "
+        f"{fmean(adaptive['mean_span']):.0f} from the maximum.",
+    ]
+
+
+def rate_words(slow: Records, fast: Records) -> str:
+    """What the paper's learning rate gives at this budget, in a sentence."""
+    if not slow or not fast:
+        return "The paper's learning rate with a short warm-up: no records yet."
+    rates = [records[0].data["config"]["training"]["lr"] for records in (slow, fast)]
+    return (
+        f"At the paper's learning rate of {rates[1]:g} the adaptive model ends at {_spread(fast, 'valid_bits')} "
+        f"validation bits, at the rate of {rates[0]:g} that is used here at {_spread(slow, 'valid_bits')}."
+    )
+
+
+def wider_words(records: Records) -> str:
+    """Fixed spans that cost more than shorter ones, in a sentence."""
+    rows = by_kind_and_limit(records).get("fixed", {})
+    if len(rows) < 2:
+        return "Fixed spans over the limit: no records yet."
+    bits = {limit: _mean(runs, "valid_bits") for limit, runs in rows.items()}
+    lowest = min(bits, key=bits.__getitem__)
+    worse = [f"{limit} ({value - bits[lowest]:+.3f})" for limit, value in bits.items() if limit > lowest]
+    if not worse:
+        return f"Fixed spans cost the fewest bits at the largest limit, S = {lowest}."
+    return f"Fixed spans cost the fewest bits at S = {lowest}, and more at {', '.join(worse)}."
+
+
+def speed_tables(found: Sequence[Speed]) -> Html:
+    """The benchmark of this chapter, if it was measured."""
+    tables = [speed_table(result) for result in of_benchmark(found, "adaptive_span")]
+    if not tables:
+        return Html('<p class="attn-note">Not measured yet.</p>', "Not measured yet.")
+    return Html("".join(table.html for table in tables), "\n\n".join(table.text for table in tables))
+
+
+# --- the texts -------------------------------------------------------------------------------------------------
 
 
 def data_table() -> Html:
@@ -222,7 +390,7 @@ def symbols(record: Record | None) -> list[str]:
 
 
 def context_words(records: Records) -> str:
-    """What context is worth to fixed and to adaptive spans, in a sentence."""
+    """What context is worth to fixed and to adaptive spans, in sentences."""
     found = by_kind_and_limit(records)
     parts = []
     for kind in ("fixed", "adaptive"):
@@ -230,8 +398,8 @@ def context_words(records: Records) -> str:
         if len(rows) > 1:
             first, last = min(rows), max(rows)
             gain = _mean(rows[first], "valid_bits") - _mean(rows[last], "valid_bits")
-            side = "gains" if gain >= 0 else "loses"
-            parts.append(f"from S = {first} to {last}, {KIND_LABELS[kind]} {side} {abs(gain):.3f} bits")
+            side = "gain" if gain >= 0 else "lose"
+            parts.append(f"from S = {first} to {last}, {_PLURALS[kind]} {side} {abs(gain):.3f} bits")
     if not parts:
         return "No records yet."
     return f"{'; '.join(parts)[:1].upper()}{'; '.join(parts)[1:]}. {span_words(records)}"

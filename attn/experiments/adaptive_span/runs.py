@@ -39,6 +39,7 @@ _MORE = {
     "zeros": ", with a cache of zeros before the text",
     "fast": ", at the paper's learning rate",
 }
+_SIZES = ("small", "large")  # models of tables 1 and 2; with fixed spans, their baselines
 _TEXTS = {
     "text8": "27 characters",
     "enwik8": "bytes",
@@ -89,6 +90,8 @@ def model_label(name: str) -> str:
     kind, _, rest = name.partition("_")
     if kind not in KINDS:
         return f"adaptive span, {name.replace('_', ' ')} model"
+    if rest in _SIZES:
+        return f"{KINDS[kind]}, {rest} model"
     limit, _, more = rest.partition("_")
     return f"{KINDS[kind]}, {LIMITS.get(limit, f'S = {limit}')}{_MORE[more]}"
 

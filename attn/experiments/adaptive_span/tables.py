@@ -112,6 +112,17 @@ def saving(span: float = 314, limit: float = 8192) -> float:
     return 100 * (1 - model.flops(span) / model.flops(limit))
 
 
+def shares_findings() -> list[Mapping[str, Any]]:
+    """How operations of the small model with fixed spans divide, at the limits of the facts, and computed anew."""
+    rows = load_papers()[PAPER].exact_fact("flops_shares")["values"]
+    model = paper_model("small")
+    names = ("feed_forward", "attention")
+    return [
+        {**row, "flops": model.flops(row["S"]), **dict(zip(names, shares(row["S"]), strict=True))}
+        for row in rows
+    ]
+
+
 def _limits(kind: str) -> list[int]:
     budget = budgets("limit")["paper"]
     names = [f"{kind}_{limit}" for limit in LIMITS if f"{kind}_{limit}" in budget["models"]]
@@ -140,15 +151,38 @@ def short_layers(spans: np.ndarray, shortest: float) -> int:
     return int(np.argmin(is_short)) if not is_short.all() else len(spans)
 
 
+def rises(spans: np.ndarray) -> float:
+    """Rank correlation of the layers' mean spans [layers, H] with their height: 1 where each is above the one before."""
+    means = spans.mean(axis=1)
+    ranks = (means[:, None] > means).sum(1) + (means[:, None] == means).sum(1) / 2  # equal ones share theirs
+    spread = ranks.std()
+    return float(np.corrcoef(np.arange(len(means)), ranks)[0, 1]) if spread else 0.0
+
+
+# What is printed in words, and what is measured in its place.
+_FIG4_MEASURED = {
+    "heads in high layers": "longest span of the upper half of the layers, tokens",
+    "trend": "rank correlation of the layers' mean spans with their height",
+}
+
+
 def _fig4(row: Row, record: Record) -> float | None:
     settings = record.data["config"]["model"]
     zero = torch.zeros(1)
     shortest = float(reported_span(zero, settings["ramp_size"], settings["max_span"]))
     if row["row"].startswith("minimum possible span"):
         return shortest
-    if row["row"].startswith("layers (from the bottom)"):
-        return short_layers(record.artifact()["spans"], shortest)
-    return None
+    spans = record.artifact()["spans"]
+    if row["row"] == "heads in high layers":
+        return float(spans[-(len(spans) // 2) :].max())
+    if row["row"] == "trend":
+        return rises(spans)
+    return short_layers(spans, shortest)
+
+
+def _fig4_label(row: Row) -> str:
+    measured = _FIG4_MEASURED.get(row["row"])
+    return f"{row['row']} (here: {measured})" if measured else row["row"]
 
 
 def _single_gpu(row: Row) -> float | None:
@@ -163,8 +197,13 @@ def _single_gpu(row: Row) -> float | None:
     return found.get(row["row"])
 
 
-def _note_single_gpu(row: Row) -> str | None:
-    return "experiment enwik8/eight_layers, at gpu and paper" if row["row"].startswith("dev bpc") else None
+def _single_gpu_run(row: Row) -> str | None:
+    return "enwik8/eight_layers" if row.get("dev_bpc") is not None else None
+
+
+def _single_gpu_command(row: Row) -> str | None:
+    experiment = _single_gpu_run(row)
+    return f"attn run {PAPER} --experiment {experiment} --profile gpu" if experiment else None
 
 
 # --- FLOPs of the other systems ------------------------------------------------------------------------------
@@ -228,11 +267,16 @@ TABLES = (
         id="fig3_stated", label=lambda row: row["row"], label_columns=("row",), cells={"value": Exact(_fig3)},
     ),
     TableView(
-        id="fig4_spans_by_layer", label=lambda row: row["row"], label_columns=("row",),
+        id="fig4_spans_by_layer", label=_fig4_label, label_columns=("row",),
         cells={"value": Measured(lambda row: "limit/adaptive_fourfold", _fig4, unit="")},
+        command=lambda row: f"attn run {PAPER} --experiment limit/adaptive_fourfold --profile cpu",
     ),
     TableView(
         id="repo_small_8layer", label=lambda row: row["row"], label_columns=("row",),
-        cells={"value": Exact(_single_gpu, note=_note_single_gpu)},
+        cells={
+            "value": Exact(_single_gpu),
+            "dev_bpc": Measured(_single_gpu_run, lambda row, record: record.metric("valid_bits"), unit=_BITS),
+        },
+        command=_single_gpu_command,
     ),
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attn.experiments.all_attention.claims import CLAIMS
+from attn.experiments.all_attention.effects import EFFECTS
 from attn.experiments.all_attention.runs import EXPERIMENTS, PAPER
 from attn.experiments.all_attention.tables import TABLES
 from attn.reproduction.experiment import Chapter
@@ -15,4 +16,5 @@ CHAPTER = Chapter(
     experiments=EXPERIMENTS,
     tables=TABLES,
     claims=CLAIMS,
+    effects=EFFECTS,
 )

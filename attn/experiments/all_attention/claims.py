@@ -40,27 +40,24 @@ def _margin() -> float:
 
 # --- a feed-forward layer replaced -----------------------------------------------------------------------------
 
-_REMOVAL_SHOWS = Control(
-    statement="Attention alone costs more than attention and feed-forward layers, and by more than the margin",
-    difference=lambda runs: bits(runs, "none") - bits(runs, "ff") - _margin(),
-)
+
+def _removal_shows(task: str) -> Control:
+    return Control(
+        statement="Attention alone costs more than attention and feed-forward layers, and by more than the margin",
+        difference=lambda runs: bits(runs, "none", task) - bits(runs, "ff", task) - _margin(),
+    )
 
 
-def _replaced(claim: str, model: str, *, headline: bool = False) -> Claim:
+def _replaced(
+    claim: str, model: str, *, base: str = "ff", task: str = "letters", headline: bool = False
+) -> Claim:
+    text = "Bytes, validation bits" if task == "bytes" else "Validation bits"
     return Claim(
         id=f"ff_replaced_{claim}", fact="ff_replaced", kind="order", unit=_BITS, headline=headline,
-        measure=f"Validation bits: {LABELS['ff']} minus {LABELS[model]}, plus the margin of {_margin():g}",
-        experiments=_ids("ff", model, "none"), control=_REMOVAL_SHOWS,
-        difference=lambda runs: bits(runs, "ff") - bits(runs, model) + _margin(),
+        measure=f"{text}: {LABELS[base]} minus {LABELS[model]}, plus the margin of {_margin():g}",
+        experiments=_ids(base, model, "ff", "none", task=task), control=_removal_shows(task),
+        difference=lambda runs: bits(runs, base, task) - bits(runs, model, task) + _margin(),
     )  # fmt: skip
-
-
-_REPLACED_BYTES = Claim(
-    id="ff_replaced_bytes", fact="ff_replaced", kind="order", unit=_BITS, experiments=_ids("ff", "all", task="bytes"),
-    measure=f"Bytes, validation bits: {LABELS['ff']} minus {LABELS['all']}, plus the margin of {_margin():g}",
-    difference=lambda runs: bits(runs, "ff", "bytes") - bits(runs, "all", "bytes") + _margin(),
-    control=_learns("ff", "bytes"),
-)  # fmt: skip
 
 
 # --- how many vectors ------------------------------------------------------------------------------------------
@@ -147,7 +144,8 @@ CLAIMS = (
     _replaced("deeper", "all", headline=True),
     _replaced("same_depth", "same_depth"),
     _replaced("equal_operations", "equal_flops"),
-    _REPLACED_BYTES,
+    _replaced("from_max", "all_from_max", base="ff_from_max"),
+    _replaced("bytes", "all", task="bytes"),
     _costs_more(
         "n_zero_poor_removed", "n_zero_poor", f"{LABELS['none']} minus {LABELS['ff']}", "none", "ff", _learns("ff"),
     ),

@@ -7,13 +7,15 @@ from statistics import fmean
 
 import numpy as np
 
-from attn.adaptive_span import flops_per_step
+from attn.experiments.adaptive_span.runs import PAPER as SPAN_PAPER
+from attn.experiments.adaptive_span.tables import paper_model
 from attn.experiments.all_attention.claims import falling
 from attn.experiments.all_attention.runs import LABELS, SWEEP, VARIANTS, budgets, text_config
 from attn.experiments.all_attention.sizes import paper_sizes, span_sizes
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, plain
 from attn.reproduction.records import Record
+from attn.reproduction.speed import Speed, of_benchmark, speed_table
 
 Records = Mapping[str, Sequence[Record]]  # by model
 _CONTEXT = 12  # symbols shown before a place
@@ -27,8 +29,15 @@ def there(records: Records) -> dict[str, Sequence[Record]]:
 # --- sizes -----------------------------------------------------------------------------------------------------
 
 
-def sizes_table(span: float = 314) -> Html:
-    """The paper's models on text8, with the parameters of their parts and operations at a mean span."""
+def printed_span(size: str) -> float:
+    """Mean span that chapter 3's paper prints for its small or large model on text8, S = 8192."""
+    rows = load_papers()[SPAN_PAPER].table("table1_text8").rows
+    return next(row["avg_span"] for row in rows if row["kind"] == "own" and row["model"].endswith(size))
+
+
+def sizes_table() -> Html:
+    """The paper's models on text8, with the parameters of their parts and operations at the small model's mean span."""
+    span = printed_span("small")
     columns = [
         "Model",
         "Layers",
@@ -63,11 +72,12 @@ def sizes_table(span: float = 314) -> Html:
 def half_words() -> str:
     """The two large models of table 1 in a sentence."""
     own, other = paper_sizes("bytes", "large"), span_sizes("bytes")
-    own_flops = text_config(budgets("bytes")["paper"], "large").model.flops(245)
-    other_flops = flops_per_step(n_layers=24, d_model=768, span=245, d_ff=4096)
+    span = printed_span("large")
+    own_flops = text_config(budgets("bytes")["paper"], "large").model.flops(span)
+    other_flops = paper_model("large").flops(span)
     return (
         f"The large models of table 1 have {own.total:,} and {other.total:,} parameters, so the one without "
-        f"feed-forward layers has {own.total / other.total:.0%} as many; at a mean span of 245 it also needs "
+        f"feed-forward layers has {own.total / other.total:.0%} as many; at a mean span of {span:g} it also needs "
         f"{own_flops / other_flops:.0%} as many multiply-adds."
     )
 
@@ -148,6 +158,73 @@ def reliance_words(records: Sequence[Record]) -> str:
         f"Persistent vectors get {mass:.0%} of the weight on average. Leaving them out of the trained models costs "
         f"{lost:.2f} bits a symbol."
     )
+
+
+def start_words(records: Records) -> list[str]:
+    """The comparison once more with spans that start at the maximum, in sentences."""
+    found = there(records)
+    lines = []
+    for name in ("ff", "all"):
+        if name in found and f"{name}_from_max" in found:
+            start, top = found[name], found[f"{name}_from_max"]
+            lines.append(
+                f"{LABELS[name].capitalize()}: {_mean(top) - _mean(start):+.3f} bits where spans start at the maximum, "
+                f"and a mean span of {_mean(top, 'mean_span'):.0f} in place of {_mean(start, 'mean_span'):.0f} symbols."
+            )
+    if len(lines) < 2:
+        return ["Spans from the maximum: not all records yet."]
+    gaps = [_mean(found[f"all{end}"]) - _mean(found[f"ff{end}"]) for end in ("", "_from_max")]
+    return [
+        *lines,
+        f"All-attention minus feed-forward: {gaps[0]:+.3f} bits from 0, {gaps[1]:+.3f} from the maximum.",
+    ]
+
+
+def baseline_table(task: str, records: Records) -> Html:
+    """Models of table 1, 2 or 3 beside their baselines, at the same budget.
+
+    Args:
+        task: "letters", "bytes" or "words".
+        records: of that task, by model.
+    """
+    per = "perplexity" if task == "words" else "bits"
+    columns = ["Model", "Parameters", "Multiply-adds a token", f"Validation {per}", f"Test {per}", "Seeds"]
+    grid = Grid(
+        plain("Models of the table and baselines, all trained at this budget; means over seeds"), columns
+    )
+    for name, rows in there(records).items():
+        numbers = [_mean(rows, f"{split}_{per}") for split in ("valid", "test")]
+        digits = 1 if task == "words" else 3
+        cells = [LABELS[name], f"{rows[0].data['run']['parameters']:,}", f"{_mean(rows, 'flops') / 1e6:.3g}M",
+                 *(f"{number:.{digits}f}" for number in numbers), len(rows)]  # fmt: skip
+        grid.add(list(map(plain, cells)))
+    return grid.render() if grid.rows else Html('<p class="attn-note">No records yet.</p>', "No records yet.")
+
+
+def tried_words(records: Records) -> list[str]:
+    """What of the paper's main comparison did not come out at this budget, in sentences from records."""
+    found = there(records)
+    if not {"ff", "all", "none"} <= set(found):
+        return ["Not all records yet."]
+    gap, whole = (_mean(found[a]) - _mean(found[b]) for a, b in (("all", "ff"), ("none", "ff")))
+    lines = [
+        f"The deeper all-attention model costs {abs(gap):.3f} bits {'more' if gap > 0 else 'less'} than the one with "
+        f"feed-forward layers ({_seeds(found['all'])} and {_seeds(found['ff'])}); up to {margin():g} more would count "
+        "as at least as good.",
+        f"Attention alone, as deep as the all-attention model, costs {whole:+.3f} bits beside the one with feed-forward "
+        "layers: so much there is to be replaced at this budget.",
+    ]
+    if "all_from_max" not in found:
+        lines.append("Longer spans, from the maximum, are configured and not recorded yet.")
+    return lines
+
+
+def speed_tables(found: Sequence[Speed]) -> Html:
+    """The benchmark of this chapter, if it was measured."""
+    tables = [speed_table(result) for result in of_benchmark(found, "all_attention")]
+    if not tables:
+        return Html('<p class="attn-note">Not measured yet.</p>', "Not measured yet.")
+    return Html("".join(table.html for table in tables), "\n\n".join(table.text for table in tables))
 
 
 def spans_words(records: Records) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from attn.data.language_text import TextConfig
 from attn.experiments.adaptive_span.workloads import SpanModelConfig, SpanTextConfig
+from attn.experiments.all_attention.facts import FactsConfig, build_facts
 from attn.experiments.all_attention.words import WordTextConfig, build_words
 from attn.experiments.all_attention.workloads import build_text
 from attn.reproduction.experiment import Experiment
@@ -30,10 +31,13 @@ LABELS = {
     "head_split": "head-split: half of the heads for the context, half for the vectors",
     "single_head": "single-head: all vectors in one head",
     "ff_attn": "ff-attn: ReLU in place of the second softmax",
+    "ff_from_max": "attention and feed-forward layers, spans from the maximum",
+    "all_from_max": "all-attention, deeper, equal parameters, spans from the maximum",
 }
 SWEEP = ("none", "eighth", "half", "all", "fourfold")  # by N
 VARIANTS = ("attn_split", "head_split", "single_head", "ff_attn")
-_TASKS = {"letters": "27 characters", "bytes": "bytes", "words": "words"}
+_TASKS = {"letters": "27 characters", "bytes": "bytes", "words": "words", "facts": "facts to be remembered"}
+_BUILDS = {"words": build_words, "facts": build_facts}
 _TABLES = {
     "letters/all": ("table2_text8",),
     "letters/large": ("table2_text8",),
@@ -73,6 +77,8 @@ def text_config(budget: Budget, model: str) -> SpanTextConfig:
         ),
         **rows,
     }
+    if "facts" in budget:
+        return FactsConfig(**settings, **budget["facts"])
     if "words" not in budget:
         return SpanTextConfig(**settings)
     words = {**budget["words"], "cutoffs": tuple(budget["words"]["cutoffs"])}
@@ -93,17 +99,22 @@ def _experiment(task: str, model: str) -> Experiment:
             profile: budget.get("more_seeds", {}).get(model, budget["seeds"])
             for profile, budget in having.items()
         },
-        build=build_words if task == "words" else build_text,
+        build=_BUILDS.get(task, build_text),
         share=_share,
     )
 
 
 def _share(config: SpanTextConfig) -> str:
     """Symbols seen beside the paper's, on which text, and the model's size beside the paper's."""
+    seen, model = config.training.max_steps * config.training.batch_size, config.model
+    if isinstance(config, FactsConfig):
+        return (
+            f"{seen:,} symbols of a generated list of {config.n_facts:,} facts; {model.n_layers} layers of width "
+            f"{model.d_model}"
+        )
     task = _task(config)
     paper = budgets(task)["paper"]
     whole = paper["training"]["steps"] * paper["rows"]["n_rows"] * paper["rows"]["block"]
-    seen, model = config.training.max_steps * config.training.batch_size, config.model
     unit = "words" if task == "words" else "symbols"
     return (
         f"{seen:,} {unit}, {seen / whole:.2g} of the paper's, of {config.text.corpus} ({_TASKS[task]}); "

@@ -8,7 +8,6 @@ from typing import Any
 from attn.experiments.all_attention.runs import PAPER
 from attn.experiments.all_attention.sizes import millions, paper_sizes
 from attn.reproduction.experiment import Exact, Measured, TableView
-from attn.reproduction.records import Record
 
 Row = Mapping[str, Any]
 # Rows of figure 3 that are one model each.
@@ -80,11 +79,6 @@ def _table(table: str, task: str, columns: Mapping[str, str], unit: str) -> Tabl
     )
 
 
-def _thousand(row: Row, record: Record) -> float:
-    """Figure 3 has words where other tables have numbers, so cells are rounded to whole numbers."""
-    return 1000 * record.metric("valid_bits")
-
-
 def _figure3(row: Row) -> str | None:
     model = _FIGURE3.get(row["row"])
     return f"letters/{model}" if model else None
@@ -105,7 +99,11 @@ TABLES = (
         id="fig3_ablation",
         label=lambda row: row["row"],
         label_columns=("row",),
-        cells={"value": Measured(_figure3, _thousand, unit="bits per 1,000 characters")},
+        cells={
+            "value": Measured(
+                _figure3, lambda row, record: record.metric("valid_bits"), unit="bits per character"
+            )
+        },
         command=lambda row: _command(_figure3(row)),
     ),
 )
