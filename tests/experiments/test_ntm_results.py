@@ -27,6 +27,7 @@ def with_end(run, cost):
     [
         lambda: results.failure_words("copy", NOBODY),
         lambda: results.order_words(NOBODY, "copy_faster"),
+        lambda: results.update_words("copy", [], []),
         lambda: results.length_words(NOBODY, LENGTHS, 20),
         lambda: results.repeat_words(NOBODY, ((10, 10),)),
         lambda: results.items_words(NOBODY, (6, 20)),
@@ -160,3 +161,24 @@ def test_later_results_are_the_facts_and_none_is_from_memory_alone():
         assert {ours[1], theirs[1]} <= cells
     text = repr(results.after_table())
     assert "DNC: 98.8% right" in text and "MANN: 82.8% right" in text and "LSTM: 49.5% right" in text
+
+
+# --- one sequence an update ----------------------------------------------------------------------------------
+
+
+def test_words_on_updates_name_when_it_was_first_solved():
+    def run(batch_size, seed, last):
+        found = run_of("copy/ntm_lstm", seed, costs=(9.05, last))
+        training = {"batch_size": batch_size, "lr": 1e-4}
+        return Record(found.path, found.data | {"config": {"training": training}})
+
+    # from 9.05 bits down by 0.1 every 2,000 sequences: the median of five evaluations is below 0.1 at the 92nd
+    first, second = results.update_words("copy", [run(1, 0, -0.95)], [run(16, 0, -0.95), run(16, 1, 5.0)])
+    assert first == (
+        "1 sequence an update, learning rate 0.0001: first below 0.1 bits after 184,000 sequences, which are 184,000 "
+        "updates (1 seed)."
+    )
+    assert "184,000 sequences, which are 11,500 updates (median of 1 of 2 seeds)" in second
+    assert results.update_words("copy", [], [run(16, 0, 5.0)]) == [
+        "16 sequences an update, learning rate 0.0001: not below 0.1 bits in any of 1 seed."
+    ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from statistics import median
 
-from attn.evaluation.curves import curve_area, running_median
+from attn.evaluation.curves import curve_area, running_median, solved_at
 from attn.experiments.ntm.answers import off_optimal
 from attn.experiments.ntm.figures import Records, bits_at, there
 from attn.experiments.ntm.runs import LABELS, PAPER, TASKS
@@ -100,6 +100,32 @@ def _paper_batches() -> str:
         if "paper" in budgets
     }
     return ", ".join(map(str, sorted(found)))
+
+
+def update_words(task: str, one: Sequence[Record], many: Sequence[Record]) -> list[str]:
+    """When the task was first solved with one sequence an update and with several, in sequences and in updates.
+
+    Args:
+        task: one that has a level below which it counts as solved.
+        one: runs with one sequence an update.
+        many: runs with several.
+    """
+    return [line for rows in (one, many) if rows for line in _solving(task, rows)] or [NONE]
+
+
+def _solving(task: str, rows: Sequence[Record]) -> list[str]:
+    level, training = solved_below(task), rows[0].data["config"]["training"]
+    size, rate = training["batch_size"], training["lr"]
+    how = f"{size} sequence{'s' * (size > 1)} an update, learning rate {rate:g}"
+    found = [seen for record in rows if (seen := solved_at(record.history, level)) is not None]
+    if not found:
+        return [f"{how}: not below {level:g} bits in any of {seeds(rows)}."]
+    seen = median(found)
+    which = f"median of {len(found)} of {seeds(rows)}" if len(rows) > 1 else seeds(rows)
+    return [
+        f"{how}: first below {level:g} bits after {seen:,.0f} sequences, which are {seen / size:,.0f} updates "
+        f"({which})."
+    ]
 
 
 # --- learning curves -----------------------------------------------------------------------------------------
