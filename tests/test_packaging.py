@@ -156,7 +156,9 @@ def modules_after(statement):
     return set(subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).split())
 
 
-@pytest.mark.parametrize("heavy", ["torch", "numpy", "pandas", "scipy", "matplotlib", "requests", "sphinx"])
+@pytest.mark.parametrize(
+    "heavy", ["torch", "numpy", "pandas", "scipy", "matplotlib", "requests", "sphinx", "numba"]
+)
 def test_importing_attn_is_quick(heavy):
     loaded = modules_after("import attn")
     assert "attn" in loaded and heavy not in loaded
@@ -164,7 +166,9 @@ def test_importing_attn_is_quick(heavy):
 
 def test_package_data_is_declared():
     """Each kind of data file beside the modules is one that an installed package carries along."""
-    kinds = {"*" + file.suffix for file in (ROOT / "attn").rglob("*.*") if file.is_file()}
-    kinds -= {"*.py", "*.pyc"}
+    files = [
+        file for file in (ROOT / "attn").rglob("*.*") if file.is_file() and file.parent.name != "__pycache__"
+    ]
+    kinds = {"*" + file.suffix for file in files} - {"*.py"}
     assert kinds <= set(PROJECT["tool"]["setuptools"]["package-data"]["*"])
     assert "*.yaml" in kinds
