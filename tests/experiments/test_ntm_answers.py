@@ -11,7 +11,6 @@ import pytest
 from attn.experiments.ntm import answers
 from attn.experiments.ntm.workloads import MODELS
 from attn.reproduction.figures import COLOURS
-from attn.reproduction.records import Record, pack_arrays
 from tests.experiments.made_up import outcomes, run_of
 
 REPEATS = ((10, 10), (20, 10), (10, 20))
@@ -24,18 +23,6 @@ def drawn():
     for number in plt.get_fignums():
         plt.figure(number).canvas.draw()
     plt.close("all")
-
-
-@pytest.fixture
-def keep(tmp_path):
-    """A function that gives a record an artifact."""
-
-    def keep(record, arrays):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npz"
-        path.write_bytes(pack_arrays(arrays))
-        return Record(tmp_path / "seed0.json", record.data | {"artifact": {"file": path.name}})
-
-    return keep
 
 
 @pytest.fixture

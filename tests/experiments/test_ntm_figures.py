@@ -17,7 +17,7 @@ from attn.data.episodic import CopyTask
 from attn.experiments.ntm import answers, figures, inside
 from attn.experiments.ntm.workloads import MODELS
 from attn.reproduction.figures import COLOURS
-from attn.reproduction.records import Record, pack_arrays
+from attn.reproduction.records import Record
 from tests.experiments.made_up import GOOD, LENGTHS, PAPER, POOR, outcomes, record, run_of
 
 ITEMS = (6, 10, 12, 15, 20)
@@ -52,18 +52,6 @@ def run(experiment="copy/ntm_lstm", seed=0, *, batch_size=16, lr=3e-4, **options
 
 def seeds(kind, costs, count=3, **options):
     return [run(f"copy/{kind}", seed, costs=costs, **options) for seed in range(count)]
-
-
-@pytest.fixture
-def keep(tmp_path):
-    """A function that gives a record an artifact."""
-
-    def keep(record, arrays):
-        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npz"
-        path.write_bytes(pack_arrays(arrays))
-        return Record(tmp_path / "seed0.json", record.data | {"artifact": {"file": path.name}})
-
-    return keep
 
 
 @pytest.fixture

@@ -1,0 +1,17 @@
+"""What tests of several chapters' pictures and words need."""
+
+import pytest
+
+from attn.reproduction.records import Record, pack_arrays
+
+
+@pytest.fixture
+def keep(tmp_path):
+    """A function that gives a record an artifact."""
+
+    def keep(record, arrays):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.npz"
+        path.write_bytes(pack_arrays(arrays))
+        return Record(tmp_path / "seed0.json", record.data | {"artifact": {"file": path.name}})
+
+    return keep
