@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn.kernels.ntm import compiled_scan, obstacle
+from attn.kernels import ntm as compiled
+from attn.kernels import ntm_graphs as graphs
 from attn.ntm_scan import Sizes, Start, full_precision, scan
 
 # Added to a squared norm before the root: the cosine of a (nearly) empty slot is 0 and its gradient at most
@@ -33,8 +34,10 @@ HEAD_GAIN = 1.4
 # Start of strengths and of exponents above 1 before their softplus (so about 2.1): a weighting that is blurred
 # anew at every step would leave nothing to learn a location from.
 HEAD_FOCUS = 2.0
-# Ways to run the loop over time, see `NTM`.
-PATHS = ("auto", "compiled", "scan", "loop")
+# Ways to run the loop over time, see `NTM`: those that some tensors hinder, then those that run with any.
+_FAST = {"compiled": compiled, "graph": graphs}
+_PLAIN = {"scan": scan, "loop": None}
+PATHS = ("auto", *_FAST, *_PLAIN)
 
 
 # --- Sec. 3.1 and 3.2: reading and writing --------------------------------------------------------------
@@ -394,7 +397,9 @@ class NTM(nn.Module):
             "compiled": the same function in loops that numba compiles (`attn.kernels.ntm`), several times as fast
             again on small batches, for float32 or float64 on a CPU; the first sequence waits for the compiler
             for some seconds, once a machine.
-            "auto": "compiled" where it can run, else "scan".
+            "graph": the same function on a GPU, whose whole sequence is launched at once as a CUDA graph
+            (`attn.kernels.ntm_graphs`); each length and batch size is recorded on first use.
+            "auto": "compiled" or "graph" where it can run, else "scan".
 
     Raises:
         ValueError: for a size below 1, an unknown controller or path, or shifts that exceed the memory.
@@ -505,8 +510,8 @@ class NTM(nn.Module):
             Logits [B, T, n_outputs], the final state, and with `trace` an `NTMTrace`.
 
         Raises:
-            ValueError: if `inputs` or `state` has another shape, the weights are float16, or "compiled" is asked for
-                and cannot run.
+            ValueError: if `inputs` or `state` has another shape, the weights are float16, or "compiled" or "graph" is
+                asked for and cannot run.
         """
         _check_inputs(inputs, self.n_inputs)
         dtype = self.output.weight.dtype
@@ -526,17 +531,16 @@ class NTM(nn.Module):
 
     def _function(self, state: NTMState) -> Callable[[Start, Sizes], tuple[Tensor, ...]] | None:
         """What runs the loop in one function, as `path` says, or None for `step` after `step`."""
-        if self.path == "loop":
-            return None
-        if self.path == "scan":
+        if self.path in _PLAIN:
+            return _PLAIN[self.path]
+        started = (self.output.weight, *state.controller, *state[1:])
+        for path in _FAST if self.path == "auto" else (self.path,):
+            hinders = _FAST[path].obstacle(*started)
+            if hinders is None:
+                return _FAST[path].run
+        if self.path == "auto":
             return scan
-        weight = self.output.weight
-        hinders = obstacle(weight, *state.controller, *state[1:])
-        if hinders is None:
-            return compiled_scan
-        if self.path == "compiled":
-            raise ValueError(f"path='compiled' cannot run here: {hinders}")
-        return scan
+        raise ValueError(f"path={self.path!r} cannot run here: {hinders}")
 
     def _scan(
         self, run: Callable[[Start, Sizes], tuple[Tensor, ...]], inputs: Tensor, state: NTMState

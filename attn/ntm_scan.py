@@ -156,6 +156,7 @@ class LSTM:
             )
             layer.seen[0, :, :read_size] = start.reads
             layer.seen[0, :, -size:] = hidden
+            layer.seen[-1, :, read_size:-size] = 0  # the one place that no step fills
             layer.cell[0] = cell
             tape += layer
         return cls(start.recurrent, tape, read_size)
@@ -833,15 +834,22 @@ class Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, sizes: Sizes, *tensors: Tensor) -> tuple[Tensor, ...]:
         start = unflatten(tensors, sizes)
-        outputs, controller, tape = scan_forward(start, sizes, keep=True)
+        outputs, kept = forward_kept(start, sizes)
         ctx.sizes, ctx.n_weights = sizes, len(start.recurrent)
-        ctx.save_for_backward(start.head_weight, *start.recurrent, *tape.flat(), *controller.tape)
-        return outputs, *final_state(controller, tape)
+        ctx.save_for_backward(start.head_weight, *start.recurrent, *kept)
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *within_range(partial(backward_from, ctx), ctx.saved_tensors, grads)
+        backward = partial(backward_from, ctx.sizes, ctx.n_weights)
+        return None, *within_range(backward, ctx.saved_tensors, grads)
+
+
+def forward_kept(start: Start, sizes: Sizes) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The function's outputs, and what `backward_from` needs beside the weights."""
+    outputs, controller, tape = scan_forward(start, sizes, keep=True)
+    return (outputs, *final_state(controller, tape)), (*tape.flat(), *controller.tape)
 
 
 def within_range(
@@ -862,11 +870,18 @@ def within_range(
     return tuple(grad.clamp(-LARGEST_GRADIENT, LARGEST_GRADIENT).to(dtype) for grad in wide)
 
 
-def backward_from(ctx, saved: Sequence[Tensor], grads: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Gradients of the tensors of `Start`, from what `Scan.forward` has saved."""
-    sizes = ctx.sizes
+def backward_from(
+    sizes: Sizes, n_weights: int, saved: Sequence[Tensor], grads: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """Gradients of the tensors of `Start`.
+
+    Args:
+        n_weights: matrices of recurrent weights.
+        saved: head weights, recurrent weights and what `forward_kept` kept.
+        grads: gradients of the function's outputs.
+    """
     head_weight, *saved = saved
-    recurrent, saved = saved[: ctx.n_weights], saved[ctx.n_weights :]
+    recurrent, saved = saved[:n_weights], saved[n_weights:]
     tape, kept = Tape.of(saved[:10]), saved[10:]
     controller = controller_class(sizes)(recurrent, kept, sizes.n_read_heads * sizes.slot_dim)
     with full_precision(head_weight.device.type):

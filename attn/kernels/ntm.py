@@ -1,6 +1,6 @@
 """The Neural Turing Machine's loop over time, compiled for a CPU by numba.
 
-`compiled_scan` stands in for `attn.ntm_scan.scan`: the same arguments, numbers and gradients, to rounding. The loops
+`run` stands in for `attn.ntm_scan.scan`: the same arguments, numbers and gradients, to rounding. The loops
 themselves are in `attn.kernels.ntm_loops`; this file lays out what they read and fill. They see torch's tensors as
 numpy arrays on the same memory. As in `attn.ntm_scan`, the gradients of weight matrices are one product each after the
 loop, and gradients that overflow float32 are computed anew in float64, by the same loops.
@@ -224,7 +224,7 @@ def _stacked_state(tape: Tape, grads: Sequence[Tensor], size: int) -> tuple[Tens
 
 
 class CompiledScan(torch.autograd.Function):
-    """`compiled_scan` where something needs a gradient."""
+    """`run` where something needs a gradient."""
 
     @staticmethod
     def forward(ctx, sizes: Sizes, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -249,7 +249,7 @@ class CompiledScan(torch.autograd.Function):
         return None, *within_range(backward, (stacked, head_weight, *tape), grads)
 
 
-def compiled_scan(start: Start, sizes: Sizes) -> tuple[Tensor, ...]:
+def run(start: Start, sizes: Sizes) -> tuple[Tensor, ...]:
     """As `attn.ntm_scan.scan`, for float32 or float64 on a CPU."""
     tensors = flatten(start)
     if needs_gradient(tensors):

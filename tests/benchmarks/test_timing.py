@@ -201,6 +201,7 @@ def test_figures_of_the_neural_turing_machine():
         "copy, batch 32": 5,
         "copy, batch 64": None,
     }
+    assert {row.memory_goal.ratio for row in ntm.rows()} == {1}
 
 
 def test_figures_of_attention_and_none_of_decoding():

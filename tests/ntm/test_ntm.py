@@ -79,7 +79,7 @@ MACHINES = {
     },
 }
 machines = pytest.mark.parametrize("changes", MACHINES.values(), ids=MACHINES)
-paths = pytest.mark.parametrize("path", ["compiled", "scan", "loop"])
+paths = pytest.mark.parametrize("path", ["compiled", "graph", "scan", "loop"], indirect=True)
 
 
 # --- Reading and writing, by hand ------------------------------------------------------------------------
@@ -812,7 +812,7 @@ def test_float16_is_refused(path):
     assert_one_sentence(error, "float32, float64 or bfloat16", "got torch.float16")
 
 
-@pytest.mark.parametrize("path", ["auto", "scan", "loop"])
+@pytest.mark.parametrize("path", ["auto", "graph", "scan", "loop"], indirect=True)
 def test_bfloat16_works(path):
     model = NTM(n_inputs=4, n_outputs=3, controller_size=5, n_slots=6, path=path).bfloat16()
     model(random(2, 3, 4))[0].sum().backward()

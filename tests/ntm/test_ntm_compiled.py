@@ -235,17 +235,17 @@ def function_of(model):
 
 
 def test_auto_is_compiled_where_it_can_be():
-    assert function_of(NTM(n_inputs=2, n_outputs=1)) is kernel.compiled_scan
-    assert function_of(NTM(n_inputs=2, n_outputs=1).double()) is kernel.compiled_scan
+    assert function_of(NTM(n_inputs=2, n_outputs=1)) is kernel.run
+    assert function_of(NTM(n_inputs=2, n_outputs=1).double()) is kernel.run
 
 
 def test_auto_is_the_scan_elsewhere(monkeypatch):
     model = NTM(n_inputs=2, n_outputs=1)
     for other in (deepcopy(model).bfloat16(), deepcopy(model).to("meta")):
-        assert function_of(other) is not kernel.compiled_scan
-    assert model._function(NTM(n_inputs=2, n_outputs=1).double().initial_state(1)) is not kernel.compiled_scan
+        assert function_of(other) is not kernel.run
+    assert model._function(NTM(n_inputs=2, n_outputs=1).double().initial_state(1)) is not kernel.run
     monkeypatch.setattr(kernel, "has_numba", lambda: False)
-    assert function_of(model) is not kernel.compiled_scan
+    assert function_of(model) is not kernel.run
 
 
 def test_compiled_is_refused_where_it_cannot_run(monkeypatch):

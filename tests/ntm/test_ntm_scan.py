@@ -10,7 +10,7 @@ from attn.ntm_scan import LARGEST_GRADIENT, Location, rows, scan_forward
 from tests.ntm.test_ntm import MACHINES, machines, random, small_ntm, used_state
 
 N_STEPS = 5
-fast_paths = pytest.mark.parametrize("path", ["scan", "compiled"])
+fast_paths = pytest.mark.parametrize("path", ["scan", "compiled", "graph"], indirect=True)
 
 
 def parts_of(state):
