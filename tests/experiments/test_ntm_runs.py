@@ -781,10 +781,11 @@ def test_a_run_depends_on_exactly_these_modules(task):
     build = RUN_TASKS[task].build
     modules = {name.removesuffix(EVALUATION) for name in source_hashes(build)}
     assert modules == {
-        f"attn.experiments.ntm.runs:{build.__name__}",
+        f"{build.__module__}:{build.__name__}",
         "attn.data", "attn.data.episodic", *DRAWN_BY[RUN_TASKS[task].of or task],
         "attn.evaluation", "attn.evaluation.episodic",
-        "attn.kernels", "attn.kernels.ntm", "attn.kernels.ntm_loops", "attn.ntm", "attn.ntm_scan",
+        "attn.kernels", "attn.kernels.ntm", "attn.kernels.ntm_graphs", "attn.kernels.ntm_loops", "attn.ntm",
+        "attn.ntm_scan",
         "attn.training", "attn.training.checkpoint", "attn.training.config", "attn.training.distributed",
         "attn.training.episodic", "attn.training.loop", "attn.training.optimizers", "attn.training.progress",
         "attn.training.schedules", "attn.training.seeding", "attn.training.sparse_optimizer",

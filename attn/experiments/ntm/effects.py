@@ -41,6 +41,8 @@ EFFECTS = (
     _to_solve("batch", "associative", "associative_batch1", "with one sequence an update"),
     _to_solve("one_length", "copy", "copy_mixed_lengths", "with a length for each sequence"),
     _to_solve("learning_rate", "copy", "copy_printed_rate", "at the paper's rate and our batch size"),
+    _to_solve("head_initialisation", "copy", "copy_plain_heads", "with Xavier's bounds and zero biases"),
+    _to_solve("initial_state", "copy", "copy_learned_start", "with learned memory, reads and weightings"),
     _after_100("rmsprop_form", "copy_torch_rmsprop", "with torch's form at the same learning rate"),
     _after_100("learning_rate", "copy_printed_rate", "at the paper's rate and our batch size"),
     _after_100("shift_range", "copy_no_shift", "without shifts"),

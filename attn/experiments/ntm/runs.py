@@ -13,6 +13,7 @@ from attn.data.episodic import CopyTask
 from attn.data.ngrams import NGramTask
 from attn.data.priority_sort import PrioritySortTask
 from attn.data.repeat_copy import RepeatCopyTask
+from attn.experiments.ntm.variants import build_learned_start, build_plain_heads
 from attn.experiments.ntm.workloads import (
     MODELS,
     AssociativeWorkload,
@@ -94,10 +95,12 @@ TASKS = (
 )  # fmt: skip
 
 
-def _variant(name: str, label: str, of: str) -> Task:
-    """The same task under another id, to be run with another budget or setting."""
+def _variant(name: str, label: str, of: str, build: Callable[..., TaskWorkload] | None = None) -> Task:
+    """The same task under another id, to be run with another budget or setting, or built otherwise."""
     whole = next(task for task in TASKS if task.id == of)
-    return replace(whole, id=name, label=f"{whole.label}, {label}", tables=(), of=of)
+    return replace(
+        whole, id=name, label=f"{whole.label}, {label}", build=build or whole.build, tables=(), of=of
+    )
 
 
 # What a deviation changes, measured: each has its own budget in the facts.
@@ -108,6 +111,8 @@ VARIANTS = (
     _variant("copy_no_shift", "no shift", "copy"),
     _variant("copy_wide_shift", "shifts by up to two slots", "copy"),
     _variant("copy_printed_rate", "the paper's learning rate", "copy"),
+    _variant("copy_plain_heads", "heads with zero biases", "copy", build_plain_heads),
+    _variant("copy_learned_start", "a learned start of the memory", "copy", build_learned_start),
     _variant("associative_batch1", "one sequence an update", "associative"),
     _variant("priority_sort_one_head", "one read and one write head", "priority_sort"),
 )

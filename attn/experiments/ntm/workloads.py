@@ -72,13 +72,17 @@ class EpisodicConfig:
             )
 
 
-def build_model(config: ModelConfig, *, n_inputs: int, n_outputs: int) -> nn.Module:
-    """The model of a config, for a task's channels."""
+def build_model(config: ModelConfig, *, n_inputs: int, n_outputs: int, machine: type[NTM] = NTM) -> nn.Module:
+    """The model of a config, for a task's channels.
+
+    Args:
+        machine: the class of Neural Turing Machines.
+    """
     if config.kind == "lstm":
         return LSTMBaseline(
             n_inputs=n_inputs, n_outputs=n_outputs, size=config.size, n_layers=config.n_layers
         )
-    return NTM(
+    return machine(
         n_inputs=n_inputs,
         n_outputs=n_outputs,
         controller="lstm" if config.kind == "ntm_lstm" else "feedforward",
@@ -96,13 +100,20 @@ class TaskWorkload(EpisodicWorkload):
     """Any of the tasks: validation on the training sizes, final test on the config's `test_sizes`.
 
     Validation and test episodes depend on the task and the size alone, so that all models and seeds see the same.
+
+    Attributes:
+        machine: the class of Neural Turing Machines.
     """
+
+    machine = NTM
 
     def __init__(self, config: EpisodicConfig, seed: int, device: torch.device) -> None:
         set_seed(seed)
         self.config = config
         task = config.task
-        model = build_model(config.model, n_inputs=task.n_inputs, n_outputs=task.n_outputs).to(device)
+        model = build_model(
+            config.model, n_inputs=task.n_inputs, n_outputs=task.n_outputs, machine=self.machine
+        ).to(device)
         super().__init__(
             model=model, task=task, batch_size=config.training.batch_size, seed=seed,
             same_length=config.same_length,
