@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from attn.attention import check_dropout, check_positive, check_sequence
 from attn.kernels import span as fused_span
+from attn.kernels import span_flex
 
 # The bias of a dynamic span starts here (Sec. 2.2): sigmoid(-4) S is 1.8 percent of the limit.
 DYNAMIC_BIAS = -4.0
@@ -212,7 +213,8 @@ def span_attention(
         ramp_size: R.
         persistent: keys and values of the same softmax, without position and mask.
         dropout: share of the weights that are set to 0, the others being raised to keep the mean.
-        fused: let `attn.kernels.span` compute it, whose time and memory follow the mean reach; not the equations.
+        fused: let `attn.kernels.span` compute it, whose time and memory follow the mean reach, or on a GPU and without
+            dropout `attn.kernels.span_flex`; not the equations.
 
     Returns:
         [B, H, T, E]; zeros for the first token of all, unless there are persistent vectors.
@@ -223,10 +225,13 @@ def span_attention(
     check_span_attention(query, key, value, past, positions, span, persistent)
     check_ramp(ramp_size)
     if fused:
-        return fused_span.attend(
-            query, key, value, *(past or (None, None)), positions, span, *(persistent or (None, None)),
-            ramp_size=ramp_size, reach=span_reach(span, ramp_size, positions.shape[1]), dropout=dropout,
+        arguments = (
+            query, key, value, *(past or (None, None)), positions, span, *(persistent or (None, None))
         )  # fmt: skip
+        settings = {"ramp_size": ramp_size, "reach": span_reach(span, ramp_size, positions.shape[1])}
+        if span_flex.suits(query, dropout):
+            return span_flex.attend(*arguments, **settings)
+        return fused_span.attend(*arguments, **settings, dropout=dropout)
     if past is not None:
         old_key, old_value = torch.einsum("bcd,khed->kbhce", past.hidden.detach(), past.weight)
         key, value = torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
@@ -345,7 +350,7 @@ class SpanAttention(nn.Module):
         ramp_size: R.
         initial_ratio: start of the adaptive spans as a share of S.
         dropout: on the attention weights while training.
-        fused: let `attn.kernels.span` compute it; False for the equations as they stand.
+        fused: let a kernel compute it, see `span_attention`; False for the equations as they stand.
         n_context_heads: how many heads attend to the context; None for all H. The others are a subclass's concern.
 
     Raises:

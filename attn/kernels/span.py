@@ -199,8 +199,8 @@ def _head(
     is_static = span.dim() == 3
     own = span[index, None] if is_static else span[:, index]
     # of a static mask the farthest R + 1 distances at most are below 1
-    log_mask = _log_mask(_ramp(own, used, ramp_size)[0, 0, : ramp_size + 1]) if is_static else None
-    return _Head(used, table, values, own, ramp_size, is_static, log_mask)
+    far = log_mask(_ramp(own, used, ramp_size)[0, 0, : ramp_size + 1]) if is_static else None
+    return _Head(used, table, values, own, ramp_size, is_static, far)
 
 
 def _ramp(span: Tensor, reach: int, ramp_size: int) -> Tensor:
@@ -209,12 +209,13 @@ def _ramp(span: Tensor, reach: int, ramp_size: int) -> Tensor:
     return (ramp_size + span - distance) / ramp_size
 
 
-def _log_mask(ramp: Tensor) -> Tensor:
+def log_mask(ramp: Tensor) -> Tensor:
+    """Logarithm of the mask, from what `soft_span_mask` brings into the range from 0 to 1."""
     return ramp.clamp(MASK_FLOOR, 1).log_().masked_fill_(ramp < 0, -torch.inf)
 
 
-def _log_mask_slope(ramp: Tensor, ramp_size: int) -> Tensor:
-    """Derivative of the logarithm by z; at both ends of the ramp that of the ramp, as `torch.clamp` has it."""
+def log_mask_slope(ramp: Tensor, ramp_size: int) -> Tensor:
+    """Derivative of `log_mask` by z; at both ends of the ramp that of the ramp, as `torch.clamp` has it."""
     return ((ramp >= 0) & (ramp <= 1)) / (ramp_size * ramp.clamp(MASK_FLOOR, 1))
 
 
@@ -357,7 +358,7 @@ def _weights(head: _Head, block: _Block, room: _Room, query: Tensor, memory: Ten
     if head.is_static:
         context[..., : len(head.log_mask)] += head.log_mask
     else:
-        context += _log_mask(_block_ramp(head, block))
+        context += log_mask(_block_ramp(head, block))
     if block.missing:
         length, device = block.size[1], scores.device
         column = torch.arange(length, device=device)[:, None] + torch.arange(head.reach, device=device)
@@ -431,7 +432,7 @@ def _score_grads(
     if head.is_static:
         sums.span.add_(context[..., : len(sums.span)].sum((0, 1)))
     else:
-        slope = _log_mask_slope(_block_ramp(head, block), head.ramp_size)
+        slope = log_mask_slope(_block_ramp(head, block), head.ramp_size)
         sums.span[block.rows, block.queries] = (context * slope).sum(-1, keepdim=True)
 
 
@@ -478,6 +479,6 @@ def _hand_over(
         fixed_key[index], fixed_value[index] = fixed.T, sums.values
     if head.is_static:
         ramp = _ramp(head.span, head.reach, head.ramp_size)[0, 0, : head.ramp_size + 1]
-        span[index] = (sums.span * _log_mask_slope(ramp, head.ramp_size)).sum()
+        span[index] = (sums.span * log_mask_slope(ramp, head.ramp_size)).sum()
     else:
         span[:, index] = sums.span

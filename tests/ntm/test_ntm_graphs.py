@@ -156,6 +156,7 @@ def test_the_path_is_chosen_where_it_can_run_and_refused_elsewhere(monkeypatch):
 # --- On a GPU --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.gpu
 @needs_gpu
 @machines
 def test_graphs_equal_the_plain_loop_on_a_gpu(changes):
@@ -173,6 +174,7 @@ def test_graphs_equal_the_plain_loop_on_a_gpu(changes):
         assert_same_gradients(by_graph, gradients(expected, leaves), rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.gpu
 @needs_gpu
 def test_training_by_graphs_follows_training_by_steps_on_a_gpu():
     by_graph = small_ntm(path="auto").to("cuda")
