@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from attn.attention import check_positive, check_sequence, scaled_dot_product_attention
-from attn.kernels import lsh
+from attn.kernels import lsh, lsh_flex
 
 # What a token's product with itself is lowered by: no weight is left unless there is nothing else (the appendix).
 SELF_PENALTY = 1e5
@@ -347,7 +347,8 @@ def lsh_attention(
         is_causal: allow no key later than its query, by position in the sequence.
         scale: factor on the products with keys of unit length.
         convention: `PAPER`, `PUBLIC`, or single departures.
-        fused: compute with `attn.kernels.lsh`: equal values and gradients, less time and memory.
+        fused: compute with `attn.kernels.lsh`, or on a GPU with `attn.kernels.lsh_flex`: equal values and gradients in
+            less time and memory.
 
     Returns:
         [B, H, T, V].
@@ -359,7 +360,8 @@ def lsh_attention(
     _check_lsh(query, value, buckets, mask, chunk_len)
     if fused:
         lsh.check_convention(convention)
-        return lsh.lsh_attention(
+        kernel = lsh_flex if lsh_flex.suits(query, convention) else lsh
+        return kernel.lsh_attention(
             query, value, buckets, mask,
             chunk_len=chunk_len, is_causal=is_causal, scale=scale, convention=convention,
         )  # fmt: skip
