@@ -2,28 +2,38 @@
 
 One call is a forward and a backward pass at the base model's sizes (width 512, 8 heads, feed-forward width 2048),
 without dropout, on as many sequences as make TOKENS tokens. The plain version is ours with the attention weights
-asked for, which then follows the paper's equation step by step.
+asked for, which then follows the paper's equation step by step. The last row is a whole update of the translation model
+that chapter 1 trains at `cpu`, embeddings, loss and Adam included, against `torch.nn.Transformer` between the same ones.
+Each row also says what a call holds at its peak.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attn.attention import MultiHeadAttention, causal_mask
+from attn.data.tokenisation import PAD, UNK
+from attn.evaluation.translation import token_nats
 from attn.training import set_seed
-from attn.transformer import DecoderLayer, EncoderLayer
+from attn.transformer import DecoderLayer, EncoderLayer, Transformer
+from benchmarks.reversible import held_bytes
 from benchmarks.timing import Goal, Row, main
-from tests.transformer.torch_copy import torch_attention, torch_layer
+from tests.transformer.torch_copy import TorchTransformer, torch_attention, torch_layer
 
 D_MODEL, N_HEADS, D_FF = 512, 8, 2048
 TOKENS = 2048
 LENGTHS = (64, 256, 1024)
 OF_TORCH = 0.95  # the share of the speed of torch's own module that ours is to reach
+MEMORY_OF_TORCH = 1 / 1.1  # ours may hold a tenth more than torch's
 TORCHS_ATTENTION = "torch.nn.MultiheadAttention"
 TORCHS_ENCODER = "torch.nn.TransformerEncoderLayer"
 TORCHS_DECODER = "torch.nn.TransformerDecoderLayer"
+TORCHS_MODEL = "torch.nn.Transformer"
+MODEL = {"vocab_size": 5000, "d_model": 128, "n_heads": 4, "d_ff": 256, "n_layers": 4, "dropout": 0.0}
+SENTENCE = 16  # tokens of a source and of a target, as in captions
 
 Build = Callable[..., Mapping[str, Callable[[], None]]]
 
@@ -109,24 +119,65 @@ def build_decoder(device: torch.device, length: int) -> Mapping[str, Callable[[]
     return {name: forward_and_backward(module, inputs, call) for name, (module, call) in variants.items()}
 
 
+def build_training(device: torch.device) -> Mapping[str, Callable[[], None]]:
+    """Variants of an update on pairs of sentences, a quarter of whose sources are padded."""
+    set_seed(0)
+    ours = Transformer(**MODEL, padding_index=PAD).to(device)
+    theirs = TorchTransformer(ours)
+    embedding = nn.Parameter(ours.embedding.detach().clone())
+    source, target = torch.randint(
+        UNK + 1, MODEL["vocab_size"], (2, TOKENS // SENTENCE, SENTENCE), device=device
+    )
+    source[::4, SENTENCE // 2 :] = PAD
+
+    def embedded(tokens: Tensor) -> Tensor:
+        positions = ours.source_positions(tokens.shape[1])
+        return torch.add(positions, F.embedding(tokens, embedding), alpha=ours.embedding_scale)
+
+    def torchs() -> Tensor:
+        return F.linear(theirs(embedded(source), embedded(target), source == PAD), embedding)
+
+    return {
+        "attn.transformer": update(list(ours.parameters()), lambda: ours(source, target), target),
+        TORCHS_MODEL: update([*theirs.layers.parameters(), embedding], torchs, target),
+    }
+
+
+def update(
+    parameters: list[nn.Parameter], logits: Callable[[], Tensor], target: Tensor
+) -> Callable[[], None]:
+    """Forward and backward pass of the smoothed loss, and Adam."""
+    optimizer = torch.optim.Adam(parameters, lr=1e-4, betas=(0.9, 0.98), fused=True)
+
+    def step() -> None:
+        (token_nats(logits(), target, 0.1) / target.numel()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def rows() -> list[Row]:
-    """Every layer at every length."""
+    """Every layer at every length, and the update."""
     builds: dict[str, tuple[Build, str]] = {
         f"{kind}-attention": (partial(build_attention, kind=kind), TORCHS_ATTENTION)
         for kind in ("self", "causal", "cross")
     }
     builds["encoder layer"] = build_encoder, TORCHS_ENCODER
     builds["decoder layer"] = build_decoder, TORCHS_DECODER
-    return [
-        Row(
-            name=f"{name}, {length}",
-            units=TOKENS,
-            build=partial(build, length=length),
-            goal=Goal(torchs, OF_TORCH),
-        )
+    layers = [
+        _row(f"{name}, {length}", partial(build, length=length), torchs)
         for name, (build, torchs) in builds.items()
         for length in LENGTHS
     ]
+    return [*layers, _row("training step", build_training, TORCHS_MODEL)]
+
+
+def _row(name: str, build: Callable[[torch.device], Mapping[str, Callable[[], None]]], torchs: str) -> Row:
+    return Row(
+        name=name, units=TOKENS, build=build, goal=Goal(torchs, OF_TORCH), peak=held_bytes,
+        memory_goal=Goal(torchs, MEMORY_OF_TORCH),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
