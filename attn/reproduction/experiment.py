@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -120,12 +120,15 @@ class Measured:
         unit: of the number.
         skewed: whether seeds differ so unevenly (some never learn) that the median and quartiles say more than mean
             and standard deviation.
+        remark: (records behind the cell) -> what must be known of them beside their scale, such as that some had not
+            converged.
     """
 
     experiment: Callable[[Mapping[str, Any]], str | None]
     value: Callable[[Mapping[str, Any], Any], float | None]
     unit: str
     skewed: bool = False
+    remark: Callable[[Sequence[Any]], str] | None = None
     kind: str = "measured"
 
 

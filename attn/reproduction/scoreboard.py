@@ -246,12 +246,13 @@ def _quartiles(numbers: Sequence[float]) -> list[float]:
 def _detail(pairs: list[tuple[Record, float]], rule: Measured) -> dict[str, Any]:
     numbers = [value for _, value in pairs]
     first = pairs[0][0].data
+    remarks = [] if rule.remark is None else [rule.remark([record for record, _ in pairs])]
     return {
         "std": statistics.stdev(numbers) if len(numbers) > 1 and not rule.skewed else None,
         "quartiles": _quartiles(numbers) if len(numbers) > 1 and rule.skewed else None,
         "seeds": len(numbers),
         "seed_values": numbers,
-        "scale": first["run"]["share"],
+        "scale": "; ".join([first["run"]["share"], *remarks]),
         "device": first["environment"]["device"],
         "seconds": statistics.fmean(record.data["run"]["seconds"] for record, _ in pairs),
         "unit": rule.unit,

@@ -7,22 +7,17 @@ from statistics import fmean
 from typing import NamedTuple
 
 from attn.experiments.reformer.concepts import memory_amounts
+from attn.experiments.reformer.convergence import CHANCE, converged_words, has_converged, span_of
 from attn.experiments.reformer.runs import EXPERIMENTS, LABELS, PAPER, TABLE2_ROWS, own_evaluation
 from attn.experiments.reformer.workloads import ROUNDS, SOLVED
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
-from attn.reproduction.scoreboard import ChapterState
-from attn.reproduction.tables import paper_table
 
 Records = Mapping[str, Sequence[Record]]  # by attention of the training
 NO_RECORDS = ["No records yet."]
 _EVALUATED = ("eval_full", "eval_lsh8", "eval_lsh4", "eval_lsh2", "eval_lsh1")
 _HASHED = tuple(name for name in TABLE2_ROWS.values() if name != "full")
-# Accuracies below this are called chance: it is 0.008, and noise of the conventions comes on top.
-_CHANCE = 0.05
-# A run has converged when accuracy changes by less than this over the last fifth of its updates.
-_SETTLED = 0.005
 # A convention meets printed numbers where it comes within so many percentage points, on average.
 _MEETS = 5.0
 # What "full attention" may mean; the first is what LSH attention itself does.
@@ -91,27 +86,7 @@ def _list(items: Iterable[object]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-# --- who learned, and who had converged --------------------------------------------------------------------------
-
-
-def has_converged(record: Record) -> bool:
-    """Whether accuracy in validation left chance and has stopped moving.
-
-    Its means over the two halves of the last fifth of the updates differ by less than half a point.
-    """
-    end = record.history[-1]["step"]
-    last = [entry["accuracy"] for entry in record.history if 5 * entry["step"] > 4 * end]
-    first, second = last[: len(last) // 2], last[len(last) // 2 :]
-    return bool(first) and fmean(second) > _CHANCE and abs(fmean(second) - fmean(first)) < _SETTLED
-
-
-def converged_words(records: Sequence[Record]) -> str:
-    """How many of the seeds had converged, and the others' updates."""
-    late = [record for record in records if not has_converged(record)]
-    if not late:
-        return "converged"
-    steps = _range([record.data["run"]["steps"] for record in late])
-    return f"not converged after {steps} updates: {len(late)} of {len(records)} seeds"
+# --- who learned ---------------------------------------------------------------------------------------------------
 
 
 def learned(records: Records) -> list[str]:
@@ -126,21 +101,10 @@ def learned(records: Records) -> list[str]:
         if steps:
             line += (
                 f"; {len(steps)} of {len(found)} seeds met {100 * SOLVED:g} percent in validation, first after "
-                f"{_range(steps)} updates"
+                f"{span_of(steps)} updates"
             )
         lines.append(line + ".")
     return lines or NO_RECORDS
-
-
-def marked_table(state: ChapterState, table_id: str) -> Html:
-    """A table of duplication whose scale also says which runs had not converged."""
-    lines = [state.as_line(record) for record in state.records]
-    by_path = {line["path"]: record for line, record in zip(lines, state.records, strict=True)}
-    table = state.table(table_id)
-    for cell in (cell for row in table["rows"] for cell in row["cells"]):
-        for detail in cell["detail"].values():
-            detail["scale"] += "; " + converged_words([by_path[path] for path in detail["records"]])
-    return paper_table(table, records=lines)
 
 
 # --- what the conventions decide ---------------------------------------------------------------------------------
@@ -260,7 +224,7 @@ def _together(who: str, apart: Mapping[str, float]) -> str:
 def _apart(ours: Parts) -> list[str]:
     if not ours.row:
         return []
-    falls = max(ours.row) < 100 * _CHANCE
+    falls = max(ours.row) < 100 * CHANCE
     end = (
         "falls to chance under hashing, as theirs does"
         if falls
@@ -296,8 +260,3 @@ def _percent(found: Sequence[Record], evaluation: str) -> float:
 
 def _accuracy(record: Record, evaluation: str) -> float:
     return record.metric(f"accuracy_{evaluation}")
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    return f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"

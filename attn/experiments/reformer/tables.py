@@ -7,6 +7,7 @@ from typing import Any
 
 from attn.experiments.reformer import complexity
 from attn.experiments.reformer.concepts import memory_amounts
+from attn.experiments.reformer.convergence import converged_words
 from attn.experiments.reformer.runs import EXPERIMENTS, PAPER, TABLE2_ROWS, own_evaluation
 from attn.experiments.reformer.translation_runs import TABLE4_ROWS
 from attn.reproduction.experiment import Exact, Measured, TableView
@@ -26,7 +27,9 @@ def _duplication(table: str, rows: Mapping[str, str]) -> TableView:
             used = own if name == "full" and own.startswith("full") else name
             return 100 * record.metric(f"accuracy_{used}")
 
-        return Measured(lambda row: f"duplication/{rows[row['train']]}", value, unit="percent")
+        return Measured(
+            lambda row: f"duplication/{rows[row['train']]}", value, unit="percent", remark=converged_words
+        )
 
     return TableView(
         id=table,
