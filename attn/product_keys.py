@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attn.attention import check_positive, check_sequence
+from attn.free_memory import free_bytes
 from attn.kernels import product_keys as kernels
 
 
@@ -466,7 +467,7 @@ def _check_product_keys(query: Tensor, sub_keys: Tensor, topk: int) -> None:
 
 def _check_fits(n_keys: int, value_dim: int, flat_key_dim: int) -> None:
     """Refuse tables that exceed the memory still free where modules are made now."""
-    free = _free_bytes(torch.get_default_device())
+    free = free_bytes(torch.get_default_device())
     slot = (value_dim + flat_key_dim) * torch.get_default_dtype().itemsize
     if free is not None and n_keys**2 * slot > free:
         fits = isqrt(free // slot)
@@ -475,17 +476,3 @@ def _check_fits(n_keys: int, value_dim: int, flat_key_dim: int) -> None:
             f"{free:,} are free; the largest that fits is n_keys={fits} with {fits**2 * slot:,} bytes, and Adam's "
             "state takes twice as much again"
         )
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    """Memory to be had on `device`, or None where it cannot be told."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type != "cpu":
-        return None
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            available = next(line for line in file if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):  # not Linux
-        return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -51,6 +51,12 @@ def obstacle(weight: Tensor, *others: Tensor) -> str | None:
     return None
 
 
+@cache
+def _pool() -> tuple[int, int]:
+    """Where all graphs put what they need while they run; they run one after another, so it may be the same place."""
+    return torch.cuda.graph_pool_handle()
+
+
 def record(function: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
     """Record a function's work on the GPU.
 
@@ -64,7 +70,7 @@ def record(function: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors
         function()
     torch.cuda.current_stream().wait_stream(aside)
     # other threads, as one that loads data, may go on with what a recording thread must not do
-    with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=_pool(), stream=aside, capture_error_mode="thread_local"):
         outputs = function()
     return graph.replay, outputs
 

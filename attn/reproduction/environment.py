@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from attn.free_memory import free_bytes
 from attn.reproduction.errors import UsageError, choose
 from attn.reproduction.paths import repository_root
 
@@ -74,11 +75,7 @@ def _git(root: os.PathLike, *arguments: str) -> str:
 
 def free_memory_bytes(device: torch.device) -> int:
     """Memory that a run could still take on `device`."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            available = next(line for line in file if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) * 1024
-    except (OSError, StopIteration):  # not Linux
+    free = free_bytes(device)
+    if free is None:  # not Linux
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return free

