@@ -17,7 +17,7 @@ from attn.data.priority_sort import PrioritySortTask
 from attn.data.repeat_copy import RepeatCopyTask
 from attn.evaluation.episodic import episode_bits
 from attn.experiments.ntm.live import BANDS
-from attn.experiments.ntm.runs import EXPERIMENTS, TASKS, VARIANTS, budget_of, numbers, printed_model
+from attn.experiments.ntm.runs import EXPERIMENTS, TASKS, VARIANTS, numbers, printed_model
 from attn.experiments.ntm.workloads import MODELS, EpisodicConfig, ModelConfig, build_model
 from attn.ntm import write
 from attn.reproduction import sources
@@ -72,8 +72,7 @@ def test_every_budget_of_the_facts_is_an_experiment():
 
 @pytest.mark.parametrize(("experiment", "profile"), every_config())
 def test_budgets_come_from_the_facts(experiment, profile):
-    config = experiment.config(profile)
-    budget = budget_of(BUDGETS[experiment.task][profile], config.model.kind)
+    config, budget = experiment.config(profile), BUDGETS[experiment.task][profile]
     training = config.training
     assert training.batch_size == budget["batch_size"]
     assert 0 <= budget["sequences"] - training.max_steps * training.batch_size < training.batch_size
@@ -87,12 +86,6 @@ def test_budgets_come_from_the_facts(experiment, profile):
     # as the paper states them, at every profile
     assert training.optimizer == budget.get("optimizer", "rmsprop_graves")
     assert (training.momentum, training.grad_clip_value, training.schedule) == (0.9, 10.0, "constant")
-
-
-def test_a_model_may_have_a_budget_of_its_own():
-    budget = {"batch_size": 16, "seeds": 3, "by_model": {"ntm_ff": {"batch_size": 1}}}
-    assert budget_of(budget, "ntm_ff")["batch_size"] == 1 and budget_of(budget, "lstm")["batch_size"] == 16
-    assert budget_of(budget, "ntm_ff")["seeds"] == 3
 
 
 # The training episodes of the paper (Sec. 4.1 to 4.5), with the vectors' bits that the parameter counts imply.

@@ -5,15 +5,14 @@ Every sentence is made from records or facts, so that it is right for whatever t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from statistics import median
-from typing import Any
 
 from attn.evaluation.curves import curve_area, running_median, solved_at
 from attn.experiments.ntm.answers import off_optimal
 from attn.experiments.ntm.figures import Records, bits_at, there
-from attn.experiments.ntm.runs import LABELS, PAPER, TASKS, Task, budget_of
+from attn.experiments.ntm.runs import LABELS, PAPER, TASKS
 from attn.experiments.ntm.tables import answer_cost, final_cost, fitted_rows, solved_below, solves, typical
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, plain
@@ -89,17 +88,9 @@ def fitted_words() -> list[str]:
 def batch_words(profile: str = "cpu") -> str:
     """How many sequences an update has, task by task."""
     paper = load_papers()[PAPER]
-    said = ", ".join(_batch_size(task, paper.budgets[task.id][profile]) for task in TASKS)
+    sizes = {task.label: paper.budgets[task.id][profile]["batch_size"] for task in TASKS}
+    said = ", ".join(f"{label.lower()} {size}" for label, size in sizes.items())
     return f"Sequences of an update at profile {profile}: {said}. The profile paper has {_paper_batches()}."
-
-
-def _batch_size(task: Task, budget: Mapping[str, Any]) -> str:
-    others = [
-        f"{LABELS[kind]}: {size}"
-        for kind in budget["lr"]
-        if (size := budget_of(budget, kind)["batch_size"]) != budget["batch_size"]
-    ]
-    return f"{task.label.lower()} {budget['batch_size']}" + (f" ({', '.join(others)})" if others else "")
 
 
 def _paper_batches() -> str:

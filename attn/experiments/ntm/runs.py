@@ -141,14 +141,8 @@ def _printed_row(kind: str, task: Task) -> Mapping[str, Any]:
     return next(row for row in rows if row["task"] == task.row)
 
 
-def budget_of(budget: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """A budget of the facts, with what it has for this model alone in the place of what it has for all."""
-    return {**budget, **budget.get("by_model", {}).get(kind, {})}
-
-
 def _config(task: Task, kind: str, budget: Mapping[str, Any]) -> EpisodicConfig:
     """The config of a budget in the facts."""
-    budget = budget_of(budget, kind)
     batch_size = budget["batch_size"]
     max_steps = budget["sequences"] // batch_size
     training = TrainingConfig(
