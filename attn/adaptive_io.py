@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn.attention import check_positive, check_sequence
+from attn.attention import check_dropout, check_positive, check_sequence
 from attn.transformer import check_tokens
 
 DIV_VALUE = 4  # by how much a cluster is narrower than the one before
@@ -160,3 +160,42 @@ class AdaptiveSoftmax(nn.AdaptiveLogSoftmaxWithLoss):
         """log P of every word [B, T, V] for hidden states [B, T, D]."""
         check_sequence("hidden", hidden, self.in_features)
         return super().log_prob(hidden.flatten(0, 1)).unflatten(0, hidden.shape[:2])
+
+
+class AdaptiveVocabulary(nn.Module):
+    """Adaptive input and adaptive softmax, tied, as the vocabulary of a `attn.language_model.LanguageModel`.
+
+    Args:
+        vocab_size: V.
+        d_model: D.
+        cutoffs: see `attn.adaptive_io.AdaptiveEmbedding`.
+        dropout: on the hidden states before the softmax.
+        tie_projections: whether the clusters' matrices are shared, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        d_model: int,
+        cutoffs: Sequence[int],
+        dropout: float = 0.0,
+        tie_projections: bool = True,
+    ) -> None:
+        super().__init__()
+        check_dropout(dropout=dropout)
+        self.embedding = AdaptiveEmbedding(vocab_size=vocab_size, d_model=d_model, cutoffs=cutoffs)
+        self.softmax = AdaptiveSoftmax(self.embedding, tie_projections=tie_projections)
+        self.dropout = nn.Dropout(dropout)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Vectors [B, T, D] of word ids [B, T]."""
+        return self.embedding(tokens)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """log P of every word [B, T, V], from [B, T, D]."""
+        return self.softmax.log_prob(self.dropout(hidden))
+
+    def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Cost of each target in nats [B, T], from hidden states [B, T, D] and ids [B, T]."""
+        return self.softmax(self.dropout(hidden), targets)

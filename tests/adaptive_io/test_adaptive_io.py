@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attn.adaptive_io import AdaptiveEmbedding, AdaptiveSoftmax
+from attn.adaptive_io import AdaptiveEmbedding, AdaptiveSoftmax, AdaptiveVocabulary
 from attn.adaptive_span import RelativePositions
 from attn.all_attention import AllAttention
 
@@ -197,3 +197,28 @@ def test_what_does_not_fit_is_named():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def vocabulary(**changes):
+    torch.manual_seed(0)
+    return AdaptiveVocabulary(**{"vocab_size": 30, "d_model": 16, "cutoffs": (6, 14)} | changes)
+
+
+def test_the_vocabulary_s_costs_are_its_log_probabilities():
+    found = vocabulary().eval()
+    hidden, targets = torch.randn(2, 5, 16), torch.randint(30, (2, 5))
+    log_p = found.logits(hidden)
+    torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(2, 5))
+    torch.testing.assert_close(
+        found.token_nats(hidden, targets), -log_p.gather(-1, targets[..., None])[..., 0]
+    )
+    assert found.embed(targets).shape == (2, 5, 16)
+
+
+def test_input_and_output_share_their_weights():
+    tied, apart = (
+        sum(p.numel() for p in vocabulary(tie_projections=tie).parameters()) for tie in (True, False)
+    )
+    projections = 16 * (16 + 4 + 1)
+    assert apart - tied == projections
+    assert tied == 6 * 16 + 8 * 4 + 16 * 1 + projections + 30 + 2 * 16 + 2

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from attn.data import registry
+from tests.data.made_up_words import word_corpus  # noqa: F401
 
 REAL_DATA = os.environ.get("ATTN_DATA")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from attn.reproduction.records import Record, pack_arrays
+from tests.data.made_up_words import word_corpus  # noqa: F401
 
 
 @pytest.fixture
