@@ -204,6 +204,24 @@ def test_figures_of_the_neural_turing_machine():
     assert {row.memory_goal.ratio for row in ntm.rows()} == {1}
 
 
+def test_the_update_is_the_same_for_every_variant(monkeypatch):
+    monkeypatch.setattr(attention, "MODEL", attention.MODEL | {"vocab_size": 20, "d_model": 8, "d_ff": 8})
+    monkeypatch.setattr(attention, "TOKENS", 64)
+    nats, losses = attention.token_nats, []
+
+    def spying(*arguments):
+        losses.append(nats(*arguments))
+        return losses[-1]
+
+    monkeypatch.setattr(attention, "token_nats", spying)
+    for step in attention.build_training(CPU).values():
+        step()
+        step()
+    (first, second), (other, other_second) = losses[:2], losses[2:]
+    torch.testing.assert_close([other, other_second], [first, second])
+    assert second < first
+
+
 def test_figures_of_attention_and_none_of_decoding():
     assert {row.goal.ratio for row in attention.rows()} == {0.95}
     assert [row.goal for row in decoding.rows()] == [None, None]
