@@ -32,6 +32,9 @@ LIKE_THE_PAPER = {
     "priority_sort/ntm_lstm": ((128, 18), {}),
     "priority_sort/ntm_ff": ((128, 20), {}),
     "priority_sort/lstm": ((128, 58), {}),
+    "priority_sort_batch1/ntm_lstm": ((128, 19), {}),
+    "priority_sort_batch1/ntm_ff": ((128, 20), {}),
+    "priority_sort_batch1/lstm": ((128, 57), {}),
     "priority_sort_one_head/ntm_ff": ((128, 60), {}),
 }
 
@@ -103,7 +106,9 @@ SWAPPED = {
     "ngram_between_ntm_ff": ("ngrams/ntm_ff", "ngrams/lstm"),
     "sort_order_ntm_lstm": ("priority_sort/ntm_lstm", "priority_sort/lstm"),
     "sort_order_ntm_ff": ("priority_sort/ntm_ff", "priority_sort/lstm"),
-    "sort_order_heads": ("priority_sort/ntm_ff", "priority_sort_one_head/ntm_ff"),
+    "sort_order_batch1_ntm_lstm": ("priority_sort_batch1/ntm_lstm", "priority_sort_batch1/lstm"),
+    "sort_order_batch1_ntm_ff": ("priority_sort_batch1/ntm_ff", "priority_sort_batch1/lstm"),
+    "sort_order_heads": ("priority_sort_batch1/ntm_ff", "priority_sort_one_head/ntm_ff"),
 }
 
 # Claims without another side: what would speak against them.
@@ -161,7 +166,9 @@ UNCONTROLLED = {
     "ngram_between_not_optimal": {f"ngrams/{kind}": (None, NO_CONTEXT) for kind in ("ntm_lstm", "ntm_ff")},
     "sort_order_ntm_lstm": {"priority_sort/lstm": ((58, 58), {})},
     "sort_order_ntm_ff": {"priority_sort/lstm": ((58, 58), {})},
-    "sort_order_heads": {"priority_sort/ntm_ff": ((20, 20), {})},
+    "sort_order_batch1_ntm_lstm": {"priority_sort_batch1/lstm": ((57, 57), {})},
+    "sort_order_batch1_ntm_ff": {"priority_sort_batch1/lstm": ((57, 57), {})},
+    "sort_order_heads": {"priority_sort_batch1/ntm_ff": ((20, 20), {})},
 }
 
 

@@ -278,30 +278,33 @@ _NGRAMS = (
 )
 
 
-def _sorts(kind: str) -> Claim:
+def _sorts(kind: str, task: str = "priority_sort", how: str = "") -> Claim:
     return _less(
-        f"sort_order_{kind}",
-        f"Cost at the end of the budget: LSTM minus {LABELS[kind]}",
+        f"sort_order{task.removeprefix('priority_sort')}_{kind}",
+        f"Cost at the end of the budget{how}: LSTM minus {LABELS[kind]}",
         "bits per sequence",
-        "priority_sort/lstm",
-        f"priority_sort/{kind}",
+        f"{task}/lstm",
+        f"{task}/{kind}",
         final_cost,
-        _learns("priority_sort/lstm", "LSTM"),
+        _learns(f"{task}/lstm", "LSTM"),
         "sort_order",
     )
 
 
+_ONE = ", one sequence an update"
 _SORT = (
     _sorts("ntm_lstm"),
     _sorts("ntm_ff"),
+    _sorts("ntm_lstm", "priority_sort_batch1", _ONE),
+    _sorts("ntm_ff", "priority_sort_batch1", _ONE),
     _less(
         "sort_order_heads",
-        "Cost at the end of the budget, feed-forward controller: one read and one write head minus eight of each",
+        f"Cost at the end of the budget{_ONE}, feed-forward controller: one read and one write head minus eight of each",
         "bits per sequence",
         "priority_sort_one_head/ntm_ff",
-        "priority_sort/ntm_ff",
+        "priority_sort_batch1/ntm_ff",
         final_cost,
-        _learns("priority_sort/ntm_ff", LABELS["ntm_ff"]),
+        _learns("priority_sort_batch1/ntm_ff", LABELS["ntm_ff"]),
         "sort_order",
     ),
 )

@@ -114,7 +114,10 @@ VARIANTS = (
     _variant("copy_plain_heads", "heads with zero biases", "copy", build_plain_heads),
     _variant("copy_learned_start", "a learned start of the memory", "copy", build_learned_start),
     _variant("associative_batch1", "one sequence an update", "associative"),
-    _variant("priority_sort_one_head", "one read and one write head", "priority_sort"),
+    _variant("priority_sort_batch1", "one sequence an update", "priority_sort"),
+    _variant(
+        "priority_sort_one_head", "one read and one write head, one sequence an update", "priority_sort"
+    ),
 )
 
 
