@@ -37,7 +37,9 @@ def test_plain_heads_leave_all_else_as_it_was():
 def test_a_learned_start_is_at_first_that_of_the_machine_to_the_focus_of_a_softmax():
     learned, ours = made(LearnedStart), made(NTM)
     for name in ("reads", "memory"):
-        assert torch.equal(getattr(learned.initial_state(2), name), getattr(ours.initial_state(2), name))
+        torch.testing.assert_close(
+            getattr(learned.initial_state(2), name), getattr(ours.initial_state(2), name), rtol=1e-6, atol=0
+        )
     torch.testing.assert_close(
         learned.initial_state(2).weights, ours.initial_state(2).weights, rtol=0, atol=6e-4
     )
