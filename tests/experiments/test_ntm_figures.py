@@ -411,7 +411,7 @@ def test_a_weighting_spread_thin_gets_shades_of_its_own(keep):
     trace = sort_trace(lambda p: 9 * p, n_heads=1)
     even = np.full_like(trace["trace_write_weights"], 1 / 128)
     write, read, _ = inside.sorting([keep(run(), trace | {"trace_write_weights": even})]).axes
-    assert write.get_title() == "write weighting (black: 0.016 or more)" and write.images[0].get_clim() == (
+    assert write.get_title() == "write weighting\n(black: 0.016 or more)" and write.images[0].get_clim() == (
         0,
         2 / 128,
     )

@@ -355,7 +355,7 @@ def black(weights: np.ndarray) -> float:
 def _weighting(axes: Axes, weights: np.ndarray, window: Window, title: str, first: int) -> None:
     """The slots in use of a weighting [T, N] over time, its shades told where they are not those of the others."""
     darkest = black(weights)
-    said = f" (black: {darkest:.2g} or more)" if darkest < 1 else ""
+    said = f"\n(black: {darkest:.2g} or more)" if darkest < 1 else ""
     weight_map(axes, window(weights), title=title + said, first=first)
     axes.images[0].set_clim(0, darkest)
 
