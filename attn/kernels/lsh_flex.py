@@ -19,17 +19,15 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask
 
 from attn.kernels import lsh as by_blocks
+from attn.kernels.flex import DTYPES, TILE, compiled
 from attn.kernels.lsh import Options, Order, meeting_number, sort_by_bucket, unit
 from attn.kernels.verified import agrees
 
 if TYPE_CHECKING:
     from attn.reformer import Convention
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TILE = 128  # queries and keys of a tile of the block mask
 
 
 def suits(query: Tensor, convention: Convention) -> bool:
@@ -67,7 +65,7 @@ def lsh_attention(
     is_padding = F.pad(is_padding, (0, missing), value=True).repeat_interleave(n_heads, dim=0)  # [G, P]
     order = sort_by_bucket(F.pad(buckets.flatten(0, 1).long(), (0, missing)), is_padding)
     queries, values = (F.pad(rows.flatten(0, 1), (0, 0, 0, missing)) for rows in (query, value))
-    output, is_lone = _joined_rounds(queries, values, order, options, flex or _compiled())
+    output, is_lone = _joined_rounds(queries, values, order, options, flex or compiled())
     output = torch.where(is_lone.unsqueeze(-1), values, output)
     output = output.masked_fill(is_padding.unsqueeze(-1), 0)
     return output[:, :length].unflatten(0, (batch, n_heads))
@@ -144,11 +142,6 @@ def _near(length: int, chunk_len: int, device: torch.device) -> BlockMask:
         return (ahead == 0) | (ahead == 1)
 
     return create_block_mask(near, None, None, length, length, device=device, BLOCK_SIZE=TILE)
-
-
-@cache
-def _compiled() -> Callable[..., tuple[Tensor, Tensor]]:
-    return torch.compile(flex_attention)
 
 
 # --- The comparison before the first use -----------------------------------------------------------------------

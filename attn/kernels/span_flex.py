@@ -21,14 +21,12 @@ from functools import cache, lru_cache, partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from attn.kernels import span as by_blocks
+from attn.kernels.flex import DTYPES, TILE, compiled
 from attn.kernels.span import log_mask, log_mask_slope
 from attn.kernels.verified import agrees
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TILE = 128  # queries and keys of a tile of the block mask
 
 
 def suits(query: Tensor, dropout: float) -> bool:
@@ -79,7 +77,7 @@ def attend(
         value = torch.cat([fixed_value.to(value).expand(len(value), -1, -1, -1), value], dim=2)
     # where the first query stands among the keys; as a tensor, so that another cache compiles nothing anew
     first = torch.tensor(n_fixed + cached + lonely, device=query.device)
-    attended = (flex or _compiled())(
+    attended = (flex or compiled())(
         query, key, value,
         score_mod=_score_mod(bias, first, n_fixed),
         block_mask=_block_mask(tiles, query.shape[2], key.shape[2], n_fixed, query.device),
@@ -130,11 +128,6 @@ def _block_mask(
         return (key < n_fixed) | ((distance >= 1) & (distance <= reaches[head]))
 
     return create_block_mask(needed, None, len(reach), length, key_len, device=device, BLOCK_SIZE=TILE)
-
-
-@cache
-def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(flex_attention)
 
 
 # --- The comparison before the first use -----------------------------------------------------------------------

@@ -116,7 +116,7 @@ def test_a_cpu_dropout_and_double_precision_go_by_blocks(monkeypatch):
 def test_attention_takes_it_where_it_suits(monkeypatch):
     given, _ = arguments()
     monkeypatch.setattr(span_flex, "suits", lambda query, dropout: not dropout)
-    monkeypatch.setattr(span_flex, "_compiled", lambda: torch_flex.flex_attention)
+    monkeypatch.setattr(span_flex, "compiled", lambda: torch_flex.flex_attention)
     monkeypatch.setattr(by_blocks, "attend", None)
     assert_equal(span_attention(**given, fused=True), span_attention(**given))
     with pytest.raises(TypeError):
@@ -125,7 +125,7 @@ def test_attention_takes_it_where_it_suits(monkeypatch):
 
 @pytest.fixture
 def unverified(monkeypatch):
-    monkeypatch.setattr(span_flex, "_compiled", lambda: torch_flex.flex_attention)
+    monkeypatch.setattr(span_flex, "compiled", lambda: torch_flex.flex_attention)
     span_flex._verified.cache_clear()
     yield torch.device("cpu")
     span_flex._verified.cache_clear()
@@ -162,7 +162,7 @@ def test_what_cannot_be_compiled_is_left_alone(unverified, monkeypatch):
     def refuse():
         raise ImportError("no compiler here")
 
-    monkeypatch.setattr(span_flex, "_compiled", refuse)
+    monkeypatch.setattr(span_flex, "compiled", refuse)
     with pytest.warns(RuntimeWarning, match="adaptive spans is not used: no compiler here"):
         assert not span_flex._verified(unverified)
 

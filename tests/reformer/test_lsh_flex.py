@@ -31,7 +31,7 @@ def on_a_cpu(monkeypatch):
     """Without torch's refusal of gradients on a CPU, which concerns the compiled kernels, and with small tiles."""
     monkeypatch.setattr(torch_flex, "_validate_device", lambda *tensors: None)
     monkeypatch.setattr(lsh_flex, "TILE", 4)
-    monkeypatch.setattr(lsh_flex, "_compiled", lambda: torch_flex.flex_attention)
+    monkeypatch.setattr(lsh_flex, "compiled", lambda: torch_flex.flex_attention)
     cached = lsh_flex._near, lsh_flex._verified
     for function in cached:
         function.cache_clear()
@@ -139,7 +139,7 @@ def test_what_cannot_be_compiled_is_left_alone(monkeypatch):
     def refuse():
         raise ImportError("no compiler here")
 
-    monkeypatch.setattr(lsh_flex, "_compiled", refuse)
+    monkeypatch.setattr(lsh_flex, "compiled", refuse)
     with pytest.warns(RuntimeWarning, match="LSH attention is not used: no compiler here"):
         assert not lsh_flex._verified(torch.device("cpu"))
 
