@@ -137,6 +137,17 @@ def test_the_comparison_before_the_first_use_accepts_it(unverified):
         assert span_flex._verified(unverified)
 
 
+@pytest.mark.parametrize(
+    "context",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_the_comparison_is_the_same_wherever_the_first_use_is(unverified, context):
+    with warnings.catch_warnings(), context():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert span_flex._verified(unverified)
+
+
 def test_the_example_of_the_comparison_has_every_gradient(unverified):
     found = span_flex._example(span_flex.attend, unverified)
     assert len(found) == 9 and all(value.abs().max() > 0 for value in found.values())

@@ -124,6 +124,17 @@ def test_the_comparison_before_the_first_use_accepts_it():
         assert lsh_flex._verified(torch.device("cpu"))
 
 
+@pytest.mark.parametrize(
+    "context",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_the_comparison_is_the_same_wherever_the_first_use_is(context):
+    with warnings.catch_warnings(), context():
+        warnings.simplefilter("error", RuntimeWarning)
+        assert lsh_flex._verified(torch.device("cpu"))
+
+
 def test_the_comparison_notices_pairs_that_count_twice(monkeypatch):
     right = lsh_flex._score_mod
 
