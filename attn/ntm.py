@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from attn.kernels import ntm as compiled
 from attn.kernels import ntm_graphs as graphs
-from attn.ntm_scan import Sizes, Start, full_precision, scan
+from attn.ntm_scan.scan import scan
+from attn.ntm_scan.sequence import Sizes, Start, full_precision
 
 # Added to a squared norm before the root: the cosine of a (nearly) empty slot is 0 and its gradient at most
 # 1 / sqrt(NORM_EPS) = 1000, where the bare formula would divide by zero.

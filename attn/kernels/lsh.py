@@ -1,6 +1,6 @@
 """LSH attention with its backward pass written by hand.
 
-`attn.reformer.lsh_attention` defines it. This file computes the same numbers and gradients, to rounding, in less time,
+`attn.lsh.lsh_attention` defines it. This file computes the same numbers and gradients, to rounding, in less time,
 and in memory that hardly grows with the number of rounds:
 
 - Nothing is kept but the outputs and the logarithm of each query's sum over all rounds. With it the backward pass has
@@ -23,21 +23,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-if TYPE_CHECKING:
-    from attn.reformer import Convention
+from attn.lsh_convention import Convention
+from attn.shared_qk import LENGTH_EPS
 
 # What a forbidden product is lowered by, times a whole number up to 3 FAR: no weight is left, and float32 can hold it.
 PENALTY = 1e30
 # Above every number of a place or a bucket; float32 is exact up to here.
 FAR = 2**24
-LENGTH_EPS = 1e-12  # as in attn.reformer
 LOG2_E = math.log2(math.e)
 
 
@@ -82,7 +81,7 @@ def lsh_attention(
     scale: float = 1.0,
     convention: Convention,
 ) -> Tensor:
-    """As `attn.reformer.lsh_attention`, which checks the arguments."""
+    """As `attn.lsh.lsh_attention`, which checks the arguments."""
     return LSH.apply(query, value, buckets, mask, Options(chunk_len, is_causal, scale, convention))
 
 
@@ -102,7 +101,7 @@ def full_precision(device: torch.device) -> AbstractContextManager:
 
 
 def hash_vectors(vectors: Tensor, rotations: Sequence[Tensor]) -> Tensor:
-    """As `attn.reformer.hash_vectors`: bucket numbers [B, H, R, T] of vectors [B, H, T, E], in their dtype.
+    """As `attn.lsh.hash_vectors`: bucket numbers [B, H, R, T] of vectors [B, H, T, E], in their dtype.
 
     Tokens lie side by side, some at a time, so that extremes are taken over whole rows of them: much faster than an
     argmax over the few numbers of each token.

@@ -1,6 +1,6 @@
 """LSH attention by FlexAttention, for a GPU: a round's chunks in one kernel, forwards and backwards.
 
-`attn.reformer.lsh_attention` defines the numbers. In every round the tokens are laid out as sorted, and the kernel
+`attn.lsh.lsh_attention` defines the numbers. In every round the tokens are laid out as sorted, and the kernel
 visits, for each tile of queries, the tiles of their chunks and of the chunks before them; what a query may not attend
 to, and what an earlier round has met already, is hidden inside the kernel. Rounds are joined by the logarithms of their
 sums, as in `attn.kernels.lsh`, whose order and numbers are used here, and with which the whole is compared before its
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -25,9 +24,7 @@ from attn.kernels import lsh as by_blocks
 from attn.kernels.flex import DTYPES, TILE, compiled
 from attn.kernels.lsh import Options, Order, meeting_number, sort_by_bucket, unit
 from attn.kernels.verified import agrees
-
-if TYPE_CHECKING:
-    from attn.reformer import Convention
+from attn.lsh_convention import PAPER, Convention
 
 
 def suits(query: Tensor, convention: Convention) -> bool:
@@ -159,8 +156,6 @@ def _verified(device: torch.device) -> bool:
 
 def _example(run: Callable[..., Tensor], device: torch.device) -> dict[str, Tensor]:
     """Output and gradients of a small case with several rounds and padding."""
-    from attn.reformer import PAPER  # at first use: it imports this file
-
     generator = torch.Generator().manual_seed(0)
     query, value, direction = (torch.randn(2, 2, 400, 16, generator=generator).to(device) for _ in range(3))
     query.requires_grad_(), value.requires_grad_()

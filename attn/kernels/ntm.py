@@ -1,6 +1,6 @@
 """The Neural Turing Machine's loop over time, compiled for a CPU by numba.
 
-`run` stands in for `attn.ntm_scan.scan`: the same arguments, numbers and gradients, to rounding. The loops
+`run` stands in for `attn.ntm_scan.scan.scan`: the same arguments, numbers and gradients, to rounding. The loops
 themselves are in `attn.kernels.ntm_loops`; this file lays out what they read and fill. They see torch's tensors as
 numpy arrays on the same memory. As in `attn.ntm_scan`, the gradients of weight matrices are one product each after the
 loop, and gradients that overflow float32 are computed anew in float64, by the same loops.
@@ -27,7 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attn.ntm_scan import Sizes, Start, flatten, needs_gradient, unflatten, untransposed, within_range
+from attn.ntm_scan.scan import within_range
+from attn.ntm_scan.sequence import Sizes, Start, flatten, needs_gradient, unflatten, untransposed
 
 DTYPES = (torch.float32, torch.float64)
 
@@ -250,7 +251,7 @@ class CompiledScan(torch.autograd.Function):
 
 
 def run(start: Start, sizes: Sizes) -> tuple[Tensor, ...]:
-    """As `attn.ntm_scan.scan`, for float32 or float64 on a CPU."""
+    """As `attn.ntm_scan.scan.scan`, for float32 or float64 on a CPU."""
     tensors = flatten(start)
     if needs_gradient(tensors):
         return CompiledScan.apply(sizes, *tensors)

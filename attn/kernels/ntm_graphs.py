@@ -1,7 +1,7 @@
 """The Neural Turing Machine's loop over time as CUDA graphs.
 
 A step of the machine is some forty small operations. On a GPU each of them takes less time than its launch, so that a
-sequence waits for the launches of its steps, whatever the batch. `run` stands in for `attn.ntm_scan.scan`: it
+sequence waits for the launches of its steps, whatever the batch. `run` stands in for `attn.ntm_scan.scan.scan`: it
 records the forward and the backward pass over a whole sequence once for each shape, and from then on launches each as
 one graph.
 
@@ -21,17 +21,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from attn.ntm_scan import (
-    Sizes,
-    Start,
-    backward_from,
-    flatten,
-    forward_kept,
-    needs_gradient,
-    scan,
-    unflatten,
-    within_range,
-)
+from attn.ntm_scan.scan import backward_from, forward_kept, scan, within_range
+from attn.ntm_scan.sequence import Sizes, Start, flatten, needs_gradient, unflatten
 
 MEMORY_SHARE = 0.25  # of the device's memory
 # A replay may differ from the first run by the order in which products add up, relative to a result's largest value.
@@ -182,7 +173,7 @@ class GraphScan(torch.autograd.Function):
 
 
 def run(start: Start, sizes: Sizes) -> Tensors:
-    """As `attn.ntm_scan.scan`, on a GPU."""
+    """As `attn.ntm_scan.scan.scan`, on a GPU."""
     tensors = flatten(start)
     if needs_gradient(tensors):
         return GraphScan.apply(sizes, *tensors)

@@ -381,7 +381,7 @@ def controller_backward(
 
 @small
 def split_heads(row, n_heads, n_writers, dim):
-    """Views of what all heads emit [P], in the order of `attn.ntm_scan.HeadValues`."""
+    """Views of what all heads emit [P], in the order of `attn.ntm_scan.heads.HeadValues`."""
     add = n_heads * dim
     gate = add + n_writers * dim
     erase = gate + n_heads

@@ -10,7 +10,7 @@ import torch
 
 from attn.kernels import ntm_graphs
 from attn.ntm import NTM
-from attn.ntm_scan import scan
+from attn.ntm_scan.scan import scan
 from tests.ntm.conftest import record_nothing
 from tests.ntm.test_ntm import MACHINES, assert_one_sentence, machines, random, small_ntm
 from tests.ntm.test_ntm_scan import assert_same_gradients, gradients, run

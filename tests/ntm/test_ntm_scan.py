@@ -6,7 +6,9 @@ import torch
 from torch.autograd import gradcheck
 
 from attn.ntm import NTM, PATHS, NTMState
-from attn.ntm_scan import LARGEST_GRADIENT, Location, rows, scan_forward
+from attn.ntm_scan.addressing import Location
+from attn.ntm_scan.scan import LARGEST_GRADIENT, scan_forward
+from attn.ntm_scan.sequence import rows
 from tests.ntm.test_ntm import MACHINES, machines, random, small_ntm, used_state
 
 N_STEPS = 5
@@ -176,7 +178,7 @@ def test_the_wider_backward_pass_gives_the_same_gradients(changes, monkeypatch, 
     model, inputs = small_ntm(**changes).float(), random(2, N_STEPS, 4, dtype=torch.float32)
     leaves = dict(model.named_parameters())
     expected = gradients(run(model, inputs, None, path), leaves)
-    monkeypatch.setattr("attn.ntm_scan.all_finite", lambda tensors: False)
+    monkeypatch.setattr("attn.ntm_scan.scan.all_finite", lambda tensors: False)
     found = gradients(run(model, inputs, None, path), leaves)
     assert_same_gradients(found, expected, rtol=1e-4, atol=1e-5)
 
@@ -207,7 +209,7 @@ def test_the_tape_has_one_place_where_nothing_is_kept(monkeypatch):
         tapes.append(tape)
         return outputs, controller, tape
 
-    monkeypatch.setattr("attn.ntm_scan.scan_forward", spying)
+    monkeypatch.setattr("attn.ntm_scan.scan.scan_forward", spying)
     model, inputs = small_ntm(path="scan"), random(2, N_STEPS, 4)
     with torch.no_grad():
         model(inputs)

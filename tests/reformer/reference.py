@@ -1,6 +1,6 @@
 """LSH attention one pair of tokens at a time: the sets of arXiv:2001.04451, Sec. 2, as plain loops.
 
-Vectors are lists of floats; nothing is batched and nothing comes from `attn.reformer`. Where that computes a softmax
+Vectors are lists of floats; nothing is batched and nothing comes from `attn.lsh`. Where that computes a softmax
 a round and joins the rounds by their normalisers, here all rounds' pairs are collected first: one softmax over them.
 """
 

@@ -7,7 +7,8 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attn.reformer import AxialPositions, cross_entropy_in_chunks, in_chunks
+from attn.chunks import cross_entropy_in_chunks, in_chunks
+from attn.reformer import AxialPositions
 from attn.transformer import FeedForward
 from tests.reformer.test_lsh import DOUBLE, assert_equal, random
 

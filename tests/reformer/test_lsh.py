@@ -7,20 +7,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from attn.reformer import (
-    PAPER,
-    PUBLIC,
-    Convention,
-    default_buckets,
-    full_attention,
-    hash_vectors,
-    local_attention,
-    lsh_attention,
-    random_rotations,
-    shared_qk_attention,
-    sort_by_bucket,
-    unit,
-)
+from attn.lsh import default_buckets, hash_vectors, lsh_attention, random_rotations, sort_by_bucket
+from attn.lsh_convention import PAPER, PUBLIC, Convention
+from attn.shared_qk import full_attention, local_attention, shared_qk_attention, unit
 from tests.reformer import reference
 
 DOUBLE = torch.float64

@@ -1,4 +1,4 @@
-"""The fast version against the definition in attn.reformer: hashes, outputs and gradients."""
+"""The fast version against the definition in attn.lsh: hashes, outputs and gradients."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from attn.kernels import lsh
-from attn.reformer import PAPER, PUBLIC, Convention, hash_vectors, lsh_attention
+from attn.lsh import hash_vectors, lsh_attention
+from attn.lsh_convention import PAPER, PUBLIC, Convention
 from tests.reformer.test_lsh import (
     CONVENTIONS,
     LENGTHS,

@@ -9,7 +9,8 @@ import torch
 from torch.nn.attention import flex_attention as torch_flex
 
 from attn.kernels import lsh, lsh_flex
-from attn.reformer import PAPER, PUBLIC, Convention, lsh_attention
+from attn.lsh import lsh_attention
+from attn.lsh_convention import PAPER, PUBLIC, Convention
 from tests.reformer.test_lsh import (
     CONVENTIONS,
     LENGTHS,

@@ -4,16 +4,10 @@ import pytest
 import torch
 
 from attn.language_model import Stack
-from attn.reformer import (
-    PUBLIC,
-    Convention,
-    FullAttention,
-    LocalAttention,
-    LSHAttention,
-    full_attention,
-    local_attention,
-    lsh_attention,
-)
+from attn.lsh import lsh_attention
+from attn.lsh_convention import PUBLIC, Convention
+from attn.reformer import FullAttention, LocalAttention, LSHAttention
+from attn.shared_qk import full_attention, local_attention
 from tests.reformer.test_lsh import assert_equal, random, random_mask
 
 SIZES = {"d_model": 12, "n_heads": 3}

@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from attn.attention import MultiHeadAttention, scaled_dot_product_attention
 from attn.language_model import Stack
-from attn.reformer import LSHAttention, lsh_attention
+from attn.lsh import lsh_attention
+from attn.reformer import LSHAttention
 from attn.reversible import ResidualBranch, ReversibleStack
 from attn.transformer import FeedForward
 

@@ -9,16 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attn.reformer import (
-    default_buckets,
-    full_attention,
-    hash_vectors,
-    lsh_attention,
-    random_rotations,
-    shared_qk_attention,
-    sort_by_bucket,
-    unit,
-)
+from attn.lsh import default_buckets, hash_vectors, lsh_attention, random_rotations, sort_by_bucket
+from attn.shared_qk import full_attention, shared_qk_attention, unit
 
 GIB = 2**30
 FLOAT32 = 4  # bytes

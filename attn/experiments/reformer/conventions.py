@@ -7,17 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from attn.reformer import (
-    PAPER,
-    PUBLIC,
-    Convention,
-    default_buckets,
-    hash_vectors,
-    lsh_attention,
-    random_rotations,
-    shared_qk_attention,
-    unit,
-)
+from attn.lsh import default_buckets, hash_vectors, lsh_attention, random_rotations
+from attn.lsh_convention import PAPER, PUBLIC, Convention
+from attn.shared_qk import shared_qk_attention, unit
 
 CONVENTIONS: Mapping[str, Convention] = {
     "the paper's definition": PAPER,
