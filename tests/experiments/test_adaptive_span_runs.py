@@ -176,6 +176,19 @@ def test_evaluation_says_what_may_be_seen():
     assert "without what came before" in metrics["valid_bits_without_cache"].definition
 
 
+def test_definitions_name_the_rows_that_were_read():
+    run = workload("dynamic", evaluation_rows=1)
+    metrics = run.outcome(run.model, []).metrics
+    for name, n_rows in (("valid_bits", 1), ("valid_bits_without_cache", 1), ("valid_bits_as_trained", 2)):
+        assert metrics[name].definition.startswith(
+            f"mean of -log2 p over the whole split read in order in {n_rows} rows, 16 symbols at a time, "
+        )
+    assert run.config.n_rows == 2 and run.config.block == 16
+    assert "first 8 blocks" in metrics["mean_span"].definition
+    fixed = workload("fixed").outcome(workload("fixed").model, []).metrics
+    assert "blocks" not in fixed["mean_span"].definition
+
+
 def test_a_cache_of_zeros_is_attended_to():
     """At the start of a text it takes weight, as in the authors' code; later it is like any other run."""
     plain, zeros = workload("fixed"), workload("fixed", zero_cache=True)

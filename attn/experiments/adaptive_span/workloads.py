@@ -163,27 +163,22 @@ class SpanWorkload(TextWorkload):
         spans = self.mean_spans(model)
         mean, longest = float(spans.mean()), float(spans.max())
         config = self.config
-        in_order = (
-            f"mean of -log2 p over the whole split read in order in {config.evaluation_rows} rows, "
-            f"{config.block} symbols at a time"
-        )
-        cached = (
-            f"{in_order}, all that the spans reach carried along; what is shorter than a block is left out"
-        )
+        carried = "all that the spans reach carried along; what is shorter than a block is left out"
+        in_order = _in_order(config.evaluation_rows, config.block)
+        cached = f"{in_order}, {carried}"
         alone = f"{in_order}, each block read without what came before it, as none is carried along"
-        as_trained = (
-            f"{in_order.replace(str(config.evaluation_rows), str(config.n_rows), 1)}, state carried along"
-        )
+        as_trained = f"{_in_order(config.n_rows, config.block)}, {carried}"
+        over = "over heads and layers, ramp included, at most S"
+        if config.model.span == "dynamic":
+            over += f"; each head's is its mean over the validation text's first {_SPAN_SEGMENTS} blocks of every row"
         rule = "multiply-accumulates for one token by the paper's rule: layers times (2 d d_ff + 4 d^2 + 2 d (span + N))"
         metrics = {
             "valid_bits": Metric(self.bits(model, "valid"), "bits per symbol", cached),
             "test_bits": Metric(self.bits(model, "test"), "bits per symbol", cached),
             "valid_bits_without_cache": Metric(self._bits_alone(model, "valid"), "bits per symbol", alone),
             "valid_bits_as_trained": Metric(self._bits_as_trained(model), "bits per symbol", as_trained),
-            "mean_span": Metric(mean, "tokens", "mean over heads and layers, ramp included, at most S"),
-            "longest_span": Metric(
-                longest, "tokens", "longest over heads and layers, ramp included, at most S"
-            ),
+            "mean_span": Metric(mean, "tokens", f"mean {over}"),
+            "longest_span": Metric(longest, "tokens", f"longest {over}"),
             "flops": Metric(config.model.flops(mean), "multiply-accumulates", rule),
         }
         return Outcome(metrics, {"spans": spans.cpu().numpy(), **self.kept(model)})
@@ -287,6 +282,10 @@ class SpanWorkload(TextWorkload):
             return self.bits(model, "valid")
         finally:
             self.evaluation_rows = rows
+
+
+def _in_order(n_rows: int, block: int) -> str:
+    return f"mean of -log2 p over the whole split read in order in {n_rows} rows, {block} symbols at a time"
 
 
 def weight_by_distance(weights: Tensor, max_span: int) -> Tensor:
