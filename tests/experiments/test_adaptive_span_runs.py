@@ -185,8 +185,8 @@ def test_definitions_name_the_rows_that_were_read():
         )
     assert run.config.n_rows == 2 and run.config.block == 16
     assert "first 8 blocks" in metrics["mean_span"].definition
-    fixed = workload("fixed").outcome(workload("fixed").model, []).metrics
-    assert "blocks" not in fixed["mean_span"].definition
+    fixed = workload("fixed")
+    assert "blocks" not in fixed.outcome(fixed.model, []).metrics["mean_span"].definition
 
 
 def test_a_cache_of_zeros_is_attended_to():
