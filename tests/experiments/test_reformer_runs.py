@@ -94,6 +94,22 @@ def test_outcome_is_a_row_of_the_grid(attention):
     assert "20 new sequences" in found.metrics["accuracy_full"].definition
 
 
+@pytest.mark.parametrize("attention", ["full", "separate"])
+def test_definitions_name_the_attention_that_was_used(attention):
+    apart = attention == "separate"
+    found = {name: metric.definition for name, metric in outcome(tiny(attention))[1].metrics.items()}
+    for name in ("accuracy_full", "accuracy_full_plain"):
+        assert "new rotations" not in found[name]
+        assert ("queries and keys apart" in found[name], "shared queries and keys" in found[name]) == (
+            apart,
+            not apart,
+        )
+    assert "keys of unit length, to itself only where" in found["accuracy_full"]
+    assert "keys of any length, to itself as to others" in found["accuracy_full_plain"]
+    assert "LSH attention of 1 round, new rotations for every" in found["accuracy_lsh1"]
+    assert ("keys by the weights of the queries" in found["accuracy_lsh1"]) == apart
+
+
 def test_the_first_evaluation_that_solves_the_task_is_kept():
     workload, _ = outcome(tiny())
     history = [{"step": step, "accuracy": share} for step, share in ((0, 0.1), (5, 0.9995), (10, 1.0))]

@@ -54,6 +54,17 @@ class AttentionConfig:
             **sizes, shared_qk=self.shared_qk, unit_keys=self.unit_keys, self_last=self.self_last
         )
 
+    def words(self) -> str:
+        """Which attention this is, as a record's definitions say it."""
+        if self.kind == "lsh":
+            return f"LSH attention of {self.n_rounds} {'round' if self.n_rounds == 1 else 'rounds'}"
+        sharing = "shared queries and keys" if self.shared_qk else "queries and keys apart"
+        length = "keys of unit length" if self.unit_keys else "keys of any length"
+        itself = (
+            "to itself only where nothing else is allowed" if self.self_last else "to itself as to others"
+        )
+        return f"full attention, {sharing}, {length}, {itself}"
+
 
 # What a trained model is evaluated with: the columns of table 2, and full attention by other conventions.
 EVALUATIONS: Mapping[str, AttentionConfig] = {
@@ -138,7 +149,7 @@ class DuplicationWorkload(SequenceWorkload):
         return Outcome(metrics)
 
     def _accuracy(self, model: nn.Module, name: str) -> Metric:
-        count, rounds = self.config.test_count, EVALUATIONS[name].n_rounds
+        count = self.config.test_count
         batches = self.draw("test", count).split(_AT_ONCE)
         set_seed(0)  # rotations are drawn from torch's default generator
         attention = EVALUATIONS[name]
@@ -146,12 +157,15 @@ class DuplicationWorkload(SequenceWorkload):
             attention = replace(attention, shared_qk=self.config.attention.shared_qk)
         with _attending(model, self.config, attention):
             right, _ = scores(model, [batch.to(self.device) for batch in batches])
-        how = f"LSH attention of {rounds} rounds" if rounds else f"attention by the conventions {name!r}"
+        how = attention.words()
+        if attention.kind == "lsh":
+            how += f", new rotations for every {_AT_ONCE} sequences"
+            if not self.config.attention.shared_qk:
+                how += ", keys by the weights of the queries, which were trained apart"
         return Metric(
             right,
             "share of symbols",
-            f"argmax of the logits equals the symbol, over the second w of {count} new sequences; {how}; new rotations "
-            f"for every {_AT_ONCE} sequences",
+            f"argmax of the logits equals the symbol, over the second w of {count} new sequences; {how}",
         )
 
 
