@@ -185,6 +185,12 @@ def test_definitions_name_the_rows_that_were_read():
         )
     assert run.config.n_rows == 2 and run.config.block == 16
     assert "first 8 blocks" in metrics["mean_span"].definition
+    assert all("left out" in metric.definition for name, metric in metrics.items() if "bits" in name)
+    assert not any("zeros" in metric.definition for metric in metrics.values())
+    found = workload(zero_cache=True)
+    zeros = {name: metric.definition for name, metric in found.outcome(found.model, []).metrics.items()}
+    assert "24 zeros standing before the text" in zeros["valid_bits"]
+    assert "24 zeros standing before every block" in zeros["valid_bits_without_cache"]
     fixed = workload("fixed")
     assert "blocks" not in fixed.outcome(fixed.model, []).metrics["mean_span"].definition
 

@@ -77,8 +77,12 @@ class SpanModelConfig:
         return [DroppedFeedForward(d_model=self.d_model, d_ff=self.d_ff, dropout=self.dropout)]
 
     def flops(self, span: float) -> float:
-        """Multiply-accumulates to predict one token at this mean span, by the papers' rule."""
-        return flops_per_step(
+        """Multiply-accumulates to predict one token at this mean span of the heads that have one, by the papers' rule.
+
+        In "head-split", half of the heads project no keys and values of a context and attend to none.
+        """
+        left_out = self.n_layers * (self.d_model**2 + self.d_model * span)
+        return -left_out * (self.variant == "head-split") + flops_per_step(
             n_layers=self.n_layers,
             d_model=self.d_model,
             span=span,
@@ -123,12 +127,19 @@ class SpanTextConfig:
 class SpanWorkload(TextWorkload):
     """Training with the cost of spans; in the end bits per symbol, spans and operations.
 
+    Attributes:
+        symbol: what a token of the text is called.
+        uncounted: what the evaluation leaves out.
+
     Args:
         config: of the run.
         seed: of the weights.
         device: of the model.
         text: None for the config's own.
     """
+
+    symbol = "symbol"
+    uncounted = "what is shorter than a block is left out"
 
     def __init__(
         self, config: SpanTextConfig, seed: int, device: torch.device, text: LanguageText | None = None
@@ -162,26 +173,47 @@ class SpanWorkload(TextWorkload):
         model.eval()
         spans = self.mean_spans(model)
         mean, longest = float(spans.mean()), float(spans.max())
-        config = self.config
-        carried = "all that the spans reach carried along; what is shorter than a block is left out"
-        in_order = _in_order(config.evaluation_rows, config.block)
-        cached = f"{in_order}, {carried}"
-        alone = f"{in_order}, each block read without what came before it, as none is carried along"
-        as_trained = f"{_in_order(config.n_rows, config.block)}, {carried}"
-        over = "over heads and layers, ramp included, at most S"
-        if config.model.span == "dynamic":
-            over += f"; each head's is its mean over the validation text's first {_SPAN_SEGMENTS} blocks of every row"
-        rule = "multiply-accumulates for one token by the paper's rule: layers times (2 d d_ff + 4 d^2 + 2 d (span + N))"
+        config, unit = self.config, f"bits per {self.symbol}"
+        in_order, as_trained = (self._in_order(rows) for rows in (config.evaluation_rows, config.n_rows))
+        carried = f"all that the spans reach carried along{self._zeros_stand('the text')}; {self.uncounted}"
+        alone = (
+            f"each block read without what came before it{self._zeros_stand('every block')}; {self.uncounted}"
+        )
         metrics = {
-            "valid_bits": Metric(self.bits(model, "valid"), "bits per symbol", cached),
-            "test_bits": Metric(self.bits(model, "test"), "bits per symbol", cached),
-            "valid_bits_without_cache": Metric(self._bits_alone(model, "valid"), "bits per symbol", alone),
-            "valid_bits_as_trained": Metric(self._bits_as_trained(model), "bits per symbol", as_trained),
-            "mean_span": Metric(mean, "tokens", f"mean {over}"),
-            "longest_span": Metric(longest, "tokens", f"longest {over}"),
-            "flops": Metric(config.model.flops(mean), "multiply-accumulates", rule),
+            "valid_bits": Metric(self.bits(model, "valid"), unit, f"{in_order}, {carried}"),
+            "test_bits": Metric(self.bits(model, "test"), unit, f"{in_order}, {carried}"),
+            "valid_bits_without_cache": Metric(
+                self._bits_alone(model, "valid"), unit, f"{in_order}, {alone}"
+            ),
+            "valid_bits_as_trained": Metric(self._bits_as_trained(model), unit, f"{as_trained}, {carried}"),
+            "mean_span": Metric(mean, "tokens", f"mean {self._over()}"),
+            "longest_span": Metric(longest, "tokens", f"longest {self._over()}"),
+            "flops": Metric(config.model.flops(mean), "multiply-accumulates", self._rule()),
         }
         return Outcome(metrics, {"spans": spans.cpu().numpy(), **self.kept(model)})
+
+    def _in_order(self, n_rows: int) -> str:
+        how = f"in {n_rows} rows, {self.config.block} {self.symbol}s at a time"
+        return f"mean of -log2 p over the whole split read in order {how}"
+
+    def _zeros_stand(self, before: str) -> str:
+        return (
+            f", {self.config.model.max_span} zeros standing before {before}" if self.config.zero_cache else ""
+        )
+
+    def _over(self) -> str:
+        """What spans are taken over."""
+        heads = "the heads that see the context" if self.config.model.variant == "head-split" else "heads"
+        over = f"over {heads} and layers, ramp included, at most S"
+        if self.config.model.span == "dynamic":
+            over += f"; each head's is its mean over the validation text's first {_SPAN_SEGMENTS} blocks of every row"
+        return over
+
+    def _rule(self) -> str:
+        rule = "multiply-accumulates for one token by the paper's rule: layers times (2 d d_ff + 4 d^2 + 2 d (span + N))"
+        if self.config.model.variant == "head-split":
+            rule += ", less layers times (d^2 + d span) for the half of the heads without a context"
+        return rule
 
     def kept(self, model: nn.Module) -> dict[str, np.ndarray]:
         """More for the artifact: where heads look, and where spans depend on the input, those over some text."""
@@ -282,10 +314,6 @@ class SpanWorkload(TextWorkload):
             return self.bits(model, "valid")
         finally:
             self.evaluation_rows = rows
-
-
-def _in_order(n_rows: int, block: int) -> str:
-    return f"mean of -log2 p over the whole split read in order in {n_rows} rows, {block} symbols at a time"
 
 
 def weight_by_distance(weights: Tensor, max_span: int) -> Tensor:

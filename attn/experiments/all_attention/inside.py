@@ -126,12 +126,18 @@ def inside(model: nn.Module, segments: Segments, vocab_size: int) -> dict[str, n
 
 
 def _best_places(model: nn.Module, segments: Iterable[TokenBatch], top: Tensor) -> tuple[Tensor, Tensor]:
-    """The text row by row [B * length], and where in it the vectors `top` [L, K] get most weight [L, K, P]."""
+    """The text row by row [B * length], and where in it the vectors `top` [L, K] get most weight [L, K, P].
+
+    Places of the first segment are left out: where a text begins there is little context, so that persistent vectors get
+    the weight whatever the symbol is.
+    """
     read, gathered = [], []
     for tokens, weights in persistent_weights(model, segments):
         read.append(tokens)
         flat = (fixed.permute(0, 2, 1, 3).flatten(2) for fixed in weights)  # [B, T, H N]
         gathered.append(torch.stack([layer[..., index] for layer, index in zip(flat, top, strict=True)]))
     along = torch.cat(gathered, dim=2)  # [L, B, length, K]
+    if len(read) > 1:
+        along[:, :, : read[0].shape[1]] = -torch.inf
     places = along.flatten(1, 2).topk(PLACES, dim=1).indices  # [L, P, K]
     return torch.cat(read, dim=1).flatten(), places.transpose(1, 2)

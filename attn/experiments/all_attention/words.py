@@ -11,7 +11,7 @@ from torch import nn
 
 from attn.adaptive_io import AdaptiveVocabulary
 from attn.data.token_batch import TokenBatch
-from attn.data.words import END, load_words
+from attn.data.words import END, UNKNOWN, load_words
 from attn.experiments.adaptive_span.workloads import SpanTextConfig
 from attn.experiments.all_attention.workloads import AllAttentionWorkload
 from attn.language_model import LanguageModel
@@ -44,6 +44,8 @@ def word_model(config: WordTextConfig, vocab_size: int) -> LanguageModel:
 class WordWorkload(AllAttentionWorkload):
     """A run on words. Ends of lines are read and trained on but, as in the paper, not counted in evaluation."""
 
+    symbol = "word"
+
     def __init__(self, config: WordTextConfig, seed: int, device: torch.device) -> None:
         self.config = config
         words = load_words(config.text, config.max_words, config.is_tokenised)
@@ -53,6 +55,14 @@ class WordWorkload(AllAttentionWorkload):
             self, model=word_model(config, words.text.vocab_size).to(device), text=words.text, n_rows=config.n_rows,
             block=config.block, seed=seed, evaluation_rows=config.evaluation_rows,
         )  # fmt: skip
+
+    @property
+    def uncounted(self) -> str:
+        """What the evaluation leaves out, and which words it takes for one."""
+        said = f"{super().uncounted}, and ends of lines are not counted"
+        if self.config.max_words is not None:
+            said += f"; all words outside a vocabulary of {self.config.max_words:,} count as one, {UNKNOWN}"
+        return said
 
     def read(self, split: str) -> Iterator[TokenBatch]:
         """A split in order, as it is evaluated: without the costs of ends of lines."""
@@ -64,14 +74,11 @@ class WordWorkload(AllAttentionWorkload):
     def outcome(self, model: nn.Module, history: Sequence[Mapping[str, Any]]) -> Outcome:
         """As on characters, and perplexities."""
         found = super().outcome(model, history)
-        perplexities = {
-            f"{split}_perplexity": Metric(
-                2 ** found.metrics[f"{split}_bits"].value,
-                "perplexity per word",
-                "2 to the bits of a word; ends of lines are not counted",
-            )
-            for split in ("valid", "test")
-        }
+        perplexities = {}
+        for split in ("valid", "test"):
+            bits = found.metrics[f"{split}_bits"]
+            how = f"2 to the {bits.definition}"
+            perplexities[f"{split}_perplexity"] = Metric(2**bits.value, "perplexity per word", how)
         return Outcome({**found.metrics, **perplexities}, found.artifact)
 
 

@@ -32,14 +32,16 @@ class AllAttentionWorkload(SpanWorkload):
             mass = float(found.artifact["mass"].mean())
             config = self.config
             how = (
-                f"mean over heads and layers, over the first {SEGMENTS * config.block} symbols of each of "
+                f"mean over heads and layers, over the first {SEGMENTS * config.block} {self.symbol}s of each of "
                 f"{config.evaluation_rows} rows of the validation text"
             )
             metrics["persistent_mass"] = Metric(mass, "share of the weight", how)
             with without_vectors(model):
                 bits = self.bits(model, "valid")
             metrics["valid_bits_without_vectors"] = Metric(
-                bits, "bits per symbol", "as valid_bits, the trained model's persistent vectors left out"
+                bits,
+                f"bits per {self.symbol}",
+                "as valid_bits, the trained model's persistent vectors left out",
             )
         return Outcome(metrics, found.artifact)
 
@@ -82,9 +84,10 @@ def counted_bits(train: Tensor, valid: Tensor, vocab_size: int, *, order: int) -
         vocab_size: V.
         order: how many symbols before it are known, 0 or 1.
     """
-    counts = _pairs(train, vocab_size) + 1
+    counts = _pairs(train, vocab_size)
     if order == 0:
         counts = counts.sum(0, keepdim=True)
+    counts += 1
     cost = -(counts / counts.sum(1, keepdim=True)).log2()
     seen = _pairs(valid, vocab_size)
     return float((seen * cost).sum() / seen.sum())
