@@ -1,7 +1,8 @@
 """Verdicts: what the paper concludes, judged on records.
 
 An order claim holds when the 95% t-interval of the seed-paired difference lies above 0; an equality claim when
-it lies inside a margin written down before any run. Both need their positive control first.
+it lies inside a margin written down before any run. Both need their positive control first. A claim that fails is
+contradicted if the whole interval lies on the other side of 0, or outside the margin; else it is undecided.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Verdict:
     measure: str
     unit: str
     verdict: str
+    contradicted: bool | None = None  # of a claim that fails: whether the runs decide against it
     profile: str | None = None
     seeds: int = 0
     estimate: float | None = None
@@ -86,7 +88,9 @@ def judge(
             return Verdict(
                 **common, verdict=NOT_TESTED, reason="the printed cells are unverified (memory only)"
             )
-        return Verdict(**common, verdict=HOLDS if claim.holds(paper) else FAILS)
+        if claim.holds(paper):
+            return Verdict(**common, verdict=HOLDS)
+        return Verdict(**common, verdict=FAILS, contradicted=True)
     best = None
     for profile in reversed(RECORDED_PROFILES):
         by_seed = _paired(claim, records, profile)
@@ -149,10 +153,11 @@ def _judge_pairs(
     interval, control_interval = t_interval(differences), t_interval(controls)
     shown = control_interval[0] > 0
     margin = paper.margins[claim.margin]["value"] if claim.margin is not None else None
-    right = interval[0] > 0 if margin is None else -margin < interval[0] and interval[1] < margin
+    verdict, contradicted = _ruling(interval, margin) if shown else (NOT_TESTED, None)
     return Verdict(
         **common,
-        verdict=(HOLDS if right else FAILS) if shown else NOT_TESTED,
+        verdict=verdict,
+        contradicted=contradicted,
         profile=profile,
         seeds=len(by_seed),
         estimate=math.fsum(differences) / len(differences),
@@ -162,3 +167,13 @@ def _judge_pairs(
         stale=any(is_stale(record) for group in by_seed.values() for record in group.values()),
         reason=None if shown else "the positive control does not show at this budget",
     )
+
+
+def _ruling(interval: tuple[float, float], margin: float | None) -> tuple[str, bool | None]:
+    """Verdict, and of a failing one whether the interval contradicts the claim, from the interval of its difference."""
+    low, high = interval
+    if margin is None:
+        return (HOLDS, None) if low > 0 else (FAILS, high < 0)
+    if -margin < low and high < margin:
+        return HOLDS, None
+    return FAILS, low >= margin or high <= -margin

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attn.reproduction.tables import STATES, VERDICTS, is_result, summary, table_name
+from attn.reproduction.tables import CLAIM_STATES, STATES, claim_state, is_result, summary, table_name
 
 MARKS_PER_LINE = 18
 LINE, STEP, LABEL = 0.24, 0.19, 1.3  # inches: height of a line, distance of two marks, width of the labels
@@ -35,7 +35,8 @@ CELL_MARKS = {
 }
 CLAIM_MARKS = {
     "holds": Mark("^", "#0072b2", "#56b4e9"),
-    "fails": Mark("v", "#c24f00", "#f0a04b"),
+    "contradicted": Mark("v", "#c24f00", "#f0a04b"),
+    "undecided": Mark("v", "#c24f00", "#f0a04b", filled=False),
     "not tested at this scale": Mark("^", "#6b6b6b", "#a9a9a9", filled=False),
 }
 
@@ -43,7 +44,7 @@ CLAIM_MARKS = {
 def alt_text(status: Sequence[dict]) -> str:
     """The picture in words, for those who do not see it."""
     parts = [f"Chapter {c['number']}, {c['short_title']}: {summary(c)}." for c in status]
-    return " ".join(["One mark for every cell of a paper's table and for every claim.", *parts])
+    return " ".join(["One mark for every cell of a paper's table and for every test of a claim.", *parts])
 
 
 def overview_figure(status: Sequence[dict], *, dark: bool = False) -> Any:
@@ -81,7 +82,7 @@ def _lines(chapter: dict) -> list[tuple[str, bool, list[tuple[float, Mark, str]]
     for table in chapter["tables"]:
         cells = [cell for row in table["rows"] for cell in row["cells"] if is_result(cell)]
         lines += _rows(table_name(table["id"]), [CELL_MARKS[cell["state"]] for cell in cells])
-    lines += _rows("Claims", [CLAIM_MARKS[claim["verdict"]] for claim in chapter["claims"]])
+    lines += _rows("Tests of claims", [CLAIM_MARKS[claim_state(claim)] for claim in chapter["claims"]])
     return [*lines, ("", False, [])]
 
 
@@ -93,12 +94,14 @@ def _rows(label: str, marks: list[Mark]) -> list[tuple[str, bool, list[tuple[flo
 
 def _legend() -> list[tuple[str, bool, list[tuple[float, Mark, str]]]]:
     cells = [(mark, STATES[key][1]) for key, mark in CELL_MARKS.items()]
-    claims = [(mark, VERDICTS[key][1]) for key, mark in CLAIM_MARKS.items()]
+    claims = [(mark, CLAIM_STATES[key][1]) for key, mark in CLAIM_MARKS.items()]
     lines = []
-    for label, entries in (
-        ("Computed, equal?", cells[:3]),
-        ("Trained, quoted", cells[3:]),
-        ("Claim", claims),
+    for label, step, entries in (
+        ("Computed, equal?", 0.85, cells[:3]),
+        ("Trained, quoted", 0.85, cells[3:]),
+        ("Test of a claim", 1.5, claims[:2]),
+        ("", 1.5, claims[2:]),
     ):
-        lines.append((label, False, [(0.1 + 0.85 * i, mark, word) for i, (mark, word) in enumerate(entries)]))
+        placed = [(0.1 + step * i, mark, word) for i, (mark, word) in enumerate(entries)]
+        lines.append((label, False, placed))
     return lines

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attn.reproduction.claims import FAILS, HOLDS, Verdict, judge, untested
+from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, Verdict, judge, untested
 from attn.reproduction.effects import effect_text
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import RECORDED_PROFILES, Chapter, Exact, Measured, Recomputed, TableView
@@ -262,18 +263,33 @@ def _detail(pairs: list[tuple[Record, float]], rule: Measured) -> dict[str, Any]
 
 def headline(title: str, claims: list[Verdict], tables: list[dict[str, Any]]) -> str:
     """One generated sentence: did it reproduce?"""
-    held = sum(claim.verdict == HOLDS for claim in claims)
-    failed = sum(claim.verdict == FAILS for claim in claims)
     cells = [cell for table in tables for row in table["rows"] for cell in row["cells"]]
     exact = [cell for cell in cells if cell["kind"] == "exact"]
     measured = [cell for cell in cells if cell["kind"] == "measured"]
     matching = sum(cell["matches"] == "yes" for cell in exact)
     recorded = sum(bool(cell["values"]) for cell in measured)
     return (
-        f"{title}: {held} of {len(claims)} claims hold, {failed} fail and {len(claims) - held - failed} are not tested "
-        f"at this scale; {matching} of {len(exact)} exact cells equal the print, and {recorded} of {len(measured)} "
-        f"measured cells have a recorded number."
+        f"{title}: {_rulings(claims)}; {matching} of {len(exact)} exact cells equal the print, and {recorded} of "
+        f"{len(measured)} measured cells have a recorded number."
     )
+
+
+def _rulings(claims: list[Verdict]) -> str:
+    """How many tests of how many claims there are, and what came of them."""
+    against = sum(bool(claim.contradicted) for claim in claims)
+    counts = Counter(claim.verdict for claim in claims)
+    said = {
+        ("holds", "hold"): counts[HOLDS],
+        ("is contradicted", "are contradicted"): against,
+        ("fails undecided", "fail undecided"): counts[FAILS] - against,
+        ("is not tested at this scale", "are not tested at this scale"): counts[NOT_TESTED],
+    }
+    parts = [f"{count} {words[count > 1]}" for words, count in said.items() if count]
+    if not parts:
+        return "no claims"
+    facts = len({claim.fact for claim in claims})
+    joined = " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    return f"of {len(claims)} tests of {facts} claim{'' if facts == 1 else 's'}, {joined}"
 
 
 def collect(chapters: Iterable[Chapter], results: Path) -> list[dict[str, Any]]:

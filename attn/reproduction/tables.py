@@ -37,6 +37,13 @@ VERDICTS = {
     "fails": ("✗", "fails"),
     "not tested at this scale": ("○", "not tested at this scale"),
 }
+# A claim that fails on records does so in two ways.
+CLAIM_STATES = {
+    "holds": VERDICTS["holds"],
+    "contradicted": ("✗", "fails, contradicted"),
+    "undecided": ("?", "fails, undecided"),
+    "not tested at this scale": VERDICTS["not tested at this scale"],
+}
 FRESHNESS = {False: ("✓", "fresh"), True: ("⚠", "stale")}
 PROFILE_ORDER = ("exact", "recomputed", *PROFILES)
 # Only these stand at the paper's own size, so only these may be subtracted from the paper's number.
@@ -127,9 +134,16 @@ def tally(chapter: dict) -> dict[str, Counter]:
         "computed": Counter(cell["state"] for cell in cells if cell["kind"] in ("exact", "recomputed")),
         "measured": Counter(cell["state"] for cell in cells if cell["kind"] == "measured"),
         "quoted": Counter(cell["state"] for cell in cells if cell["kind"] == "quoted"),
-        "claims": Counter(claim["verdict"] for claim in chapter["claims"]),
+        "claims": Counter(map(claim_state, chapter["claims"])),
         "records": Counter(record["freshness"] for record in chapter["records"]),
     }
+
+
+def claim_state(claim: dict) -> str:
+    """Key of `CLAIM_STATES`: the verdict, and of a claim that fails whether the runs decide against it."""
+    if claim["verdict"] != "fails":
+        return claim["verdict"]
+    return "contradicted" if claim["contradicted"] else "undecided"
 
 
 def is_result(cell: dict) -> bool:
@@ -143,7 +157,7 @@ def _cells(table: dict) -> list[dict]:
 
 def _badge(pair: tuple[str, str]) -> Cell:
     symbol, word = pair
-    css = word.split()[0]
+    css = word.split()[0].rstrip(",")
     return Cell(
         f"{symbol} {word}",
         f'<span class="attn-state attn-{css}"><span aria-hidden="true">{symbol}</span> {escape(word)}</span>',
@@ -364,13 +378,45 @@ def claims_table(claims: Sequence[dict], *, freshness: bool = False) -> Html:
         same = claim["statement"] == above
         above = claim["statement"]
         statement = None if same else below(plain(above), table_name(claim["table"]), " ")
-        verdict = below(_badge(VERDICTS[claim["verdict"]]), claim.get("reason"), ": ")
+        verdict = below(_badge(CLAIM_STATES[claim_state(claim)]), claim.get("reason"), ": ")
         verdict = below(verdict, _fresh(claim["stale"], freshness and claim.get("estimate") is not None))
         measure = plain(claim.get("measure") or BLANK)
         grid.add(
             [statement, measure, verdict, _estimate(claim), _control(claim)], "" if same else "attn-first"
         )
     return grid.render()
+
+
+def failures_list(claims: Sequence[dict]) -> Html:
+    """The tests that fail, contradicted ones first, each with its estimate; says so where there are none.
+
+    Args:
+        claims: those of a chapter's `claims` whose verdict is "fails".
+    """
+    if not claims:
+        return Html("<p>No test of a claim fails.</p>", "No test of a claim fails.")
+    html, text = [], []
+    for state, why in _FAILURES.items():
+        mine = [claim for claim in claims if claim_state(claim) == state]
+        if not mine:
+            continue
+        lines = [_failure(claim) for claim in mine]
+        html.append(f"<p>{why}</p><ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>")
+        text.append("\n".join([why, *(f"- {line}" for line in lines)]))
+    return Html("".join(html), "\n\n".join(text))
+
+
+_FAILURES = {
+    "contradicted": "Contradicted: the whole interval of the difference lies on the other side.",
+    "undecided": "Undecided: the interval is too wide for its seeds to tell.",
+}
+
+
+def _failure(claim: dict) -> str:
+    """A failing test in one line: what was compared, and what came out."""
+    tested = claim.get("measure") or claim["statement"]
+    found = _estimate(claim).text
+    return tested if found == BLANK else f"{tested}: {found}"
 
 
 def _interval(interval: Sequence[float] | None) -> str:
@@ -438,7 +484,7 @@ def live_table(rows: Sequence[dict], *, caption: str = "Live check: trained afre
 
 
 _ONE = {"matches": "equal", "differs": "not equal"}
-_SEVERAL = _ONE | {"holds": "hold", "fails": "fail"}
+_SEVERAL = _ONE | {"holds": "hold"}
 
 
 def _counts(counter: Counter, keys: Iterable[str]) -> str:
@@ -447,11 +493,11 @@ def _counts(counter: Counter, keys: Iterable[str]) -> str:
 
 
 def summary(chapter: dict) -> str:
-    """One line on a chapter: cells by state, claims by verdict, stale records."""
+    """One line on a chapter: cells by state, tests of claims by verdict, stale records."""
     counts = tally(chapter)
     kinds = ("computed", "measured", "quoted")
     parts = [f"{kind} cells: {_counts(counts[kind], STATES)}" for kind in kinds]
-    parts += [f"claims: {_counts(counts['claims'], VERDICTS)}", f"records: {_stale(counts)}"]
+    parts += [f"tests of claims: {_counts(counts['claims'], CLAIM_STATES)}", f"records: {_stale(counts)}"]
     return "; ".join(parts)
 
 
@@ -462,13 +508,13 @@ def _stale(counts: dict[str, Counter]) -> str:
 
 def chapters_table(status: Sequence[dict]) -> Html:
     """All chapters, one line each."""
-    columns = ["Chapter", "Computed cells", "Measured cells", "Quoted cells", "Claims", "Records"]
+    columns = ["Chapter", "Computed cells", "Measured cells", "Quoted cells", "Tests of claims", "Records"]
     grid = Grid(plain("All chapters"), columns)
     for chapter in status:
         counts = tally(chapter)
         cells = [_counts(counts[group], STATES) for group in ("computed", "measured", "quoted")]
         row = [f"{chapter['number']} {chapter['short_title']}", *cells]
-        grid.add([plain(text) for text in [*row, _counts(counts["claims"], VERDICTS), _stale(counts)]])
+        grid.add([plain(text) for text in [*row, _counts(counts["claims"], CLAIM_STATES), _stale(counts)]])
     return grid.render()
 
 

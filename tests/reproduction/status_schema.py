@@ -58,7 +58,8 @@ TABLE = entry(
 )  # fmt: skip
 CLAIM = entry(
     id=TEXT, fact=TEXT, statement=TEXT, table=TEXT, kind={"enum": ["order", "equality", "arithmetic"]}, measure=STRING,
-    unit=STRING, verdict={"enum": ["holds", "fails", "not tested at this scale"]}, profile=maybe(PROFILE),
+    unit=STRING, verdict={"enum": ["holds", "fails", "not tested at this scale"]}, contradicted=maybe(BOOL),
+    profile=maybe(PROFILE),
     seeds={"type": "integer", "minimum": 0}, estimate=maybe(NUMBER), interval=maybe(INTERVAL), margin=maybe(NUMBER),
     control=maybe(entry(statement=TEXT, interval=INTERVAL, shown=BOOL)), stale=maybe(BOOL), reason=maybe(TEXT),
 )  # fmt: skip

@@ -98,16 +98,24 @@ def test_an_order_holds_when_the_interval_of_paired_differences_is_above_zero(pa
 
 
 @pytest.mark.parametrize(
-    "flat",
+    ("flat", "contradicted"),
     [
-        [0.3, 0.25, 0.25],  # the interval reaches below 0
-        [0.1, 0.1, 0.1],  # the wrong way round
-        [0.2, 0.2, 0.2],  # no difference at all
+        ([0.3, 0.25, 0.25], False),  # the interval reaches below 0
+        ([0.1, 0.1, 0.1], True),  # the wrong way round
+        ([0.1, 0.05, 0.19], False),  # the wrong way round, but the interval reaches above 0
+        ([0.2, 0.2, 0.2], False),  # no difference at all
     ],
 )
-def test_an_order_fails_when_it_does_not_show(paper, flat):
+def test_an_order_fails_when_it_does_not_show(paper, flat, contradicted):
     verdict = judge(order(), paper, records([0.2, 0.2, 0.2], flat), fresh)
     assert verdict.verdict == FAILS and verdict.interval[0] <= 0
+    assert verdict.contradicted is contradicted and (verdict.interval[1] < 0) == contradicted
+
+
+def test_only_a_claim_that_fails_is_contradicted_or_not(paper):
+    for line, flat, word in (([0.1] * 3, [0.5] * 3, HOLDS), ([1.1] * 3, [2.0] * 3, NOT_TESTED)):
+        verdict = judge(order(), paper, records(line, flat), fresh)
+        assert (verdict.verdict, verdict.contradicted) == (word, None)
 
 
 def test_seeds_are_paired_not_pooled(paper):
@@ -195,16 +203,18 @@ def test_an_equality_holds_inside_its_margin(paper):
 
 
 @pytest.mark.parametrize(
-    ("line", "flat"),
+    ("line", "flat", "contradicted"),
     [
-        ([0.2, 0.2, 0.2], [0.35, 0.35, 0.35]),  # above
-        ([0.2, 0.2, 0.2], [0.05, 0.05, 0.05]),  # below
-        ([0.0, 0.0, 0.0], [0.1, 0.1, 0.1]),  # at its edge
-        ([0.2, 0.2, 0.2], [0.35, 0.10, 0.20]),  # the mean is inside, the interval is not
+        ([0.2, 0.2, 0.2], [0.35, 0.35, 0.35], True),  # above
+        ([0.2, 0.2, 0.2], [0.05, 0.05, 0.05], True),  # below
+        ([0.0, 0.0, 0.0], [0.1, 0.1, 0.1], False),  # at its edge, the interval being as wide as rounding
+        ([0.2, 0.2, 0.2], [0.35, 0.10, 0.20], False),  # the mean is inside, the interval is not
+        ([0.2, 0.2, 0.2], [0.50, 0.25, 0.35], False),  # the mean is outside, the interval is not
     ],
 )
-def test_an_equality_fails_outside_its_margin(paper, line, flat):
-    assert judge(equality(), paper, records(line, flat), fresh).verdict == FAILS
+def test_an_equality_fails_outside_its_margin(paper, line, flat, contradicted):
+    verdict = judge(equality(), paper, records(line, flat), fresh)
+    assert (verdict.verdict, verdict.contradicted) == (FAILS, contradicted)
 
 
 def test_an_equality_needs_its_control_too(paper):
@@ -222,7 +232,8 @@ def test_arithmetic_needs_no_seed(paper):
     claim = arithmetic(holds=lambda paper: paper.table("table1_sizes").rows[0]["weights"] == 4)
     verdict = judge(claim, paper, [], fresh)
     assert (verdict.verdict, verdict.seeds, verdict.profile, verdict.interval) == (HOLDS, 0, None, None)
-    assert judge(arithmetic(holds=lambda paper: False), paper, [], fresh).verdict == FAILS
+    verdict = judge(arithmetic(holds=lambda paper: False), paper, [], fresh)
+    assert (verdict.verdict, verdict.contradicted) == (FAILS, True)
 
 
 def test_unverified_cells_decide_nothing(paper):

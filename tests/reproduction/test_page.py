@@ -21,11 +21,12 @@ def asked(toy, **values):
 
 def test_a_page_without_any_record(page):
     shown = page()
-    assert "1 of 5 claims hold" in shown.headline().text and "<strong>Line:" in shown.headline().html
+    assert "of 5 tests of 5 claims, 1 holds" in shown.headline().text and "<strong>Line:" in shown.headline().html
     for piece in (
         shown.table("table1_sizes"),
         shown.table("table2_errors"),
         shown.claims(),
+        shown.failures(),
         shown.deviations(),
         shown.provenance(),
     ):
@@ -41,6 +42,16 @@ def test_a_page_shows_its_records(page, toy):
     assert [record.seed for record in shown.records("fit/line", "cpu")] == [1, 2, 10]
     assert shown.records("fit/flat", "cpu") == shown.records("fit/line", "gpu") == []
     assert "0.3" in shown.table("table2_errors").text and "0.3" not in page_before.table("table2_errors").text
+
+
+def test_failures_are_those_of_the_claims_table(page, toy):
+    assert page().failures().text == "No test of a claim fails."
+    for seed, (line, flat) in enumerate(((0.5, 0.3), (0.5, 0.4), (0.5, 0.35))):
+        toy.made_up("line", seed, error=line)
+        toy.made_up("flat", seed, error=flat)
+    found = page().failures()
+    assert found.text.startswith("Contradicted: ") and "Undecided" not in found.text
+    assert found.text.count("\n- ") == found.html.count("<li>") == 1
 
 
 def test_provenance_gives_the_command_of_every_record(page, toy):

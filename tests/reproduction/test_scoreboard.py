@@ -224,14 +224,14 @@ def test_claims_of_the_paper_without_a_test_come_last(status):
 
 def test_the_headline_counts(status, toy):
     text = status()["headline"]
-    assert text.startswith("Line: 1 of 5 claims hold, 0 fail and 4 are not tested")
+    assert text.startswith("Line: of 5 tests of 5 claims, 1 holds and 4 are not tested at this scale; ")
     # weights (one right, one wrong), other (fitted, pending); errors of three models
     assert "1 of 4 exact cells" in text and "0 of 3 measured" in text
     for seed in range(3):
         toy.made_up("line", seed, error=0.5)
         toy.made_up("flat", seed, error=0.1)
     text = status()["headline"]
-    assert "1 of 5 claims hold, 1 fail and 3 are not tested" in text and "2 of 3 measured" in text
+    assert "of 5 tests of 5 claims, 1 holds, 1 is contradicted and 3 are not tested" in text and "2 of 3 measured" in text
 
 
 # --- files that are no record ------------------------------------------------------------------------------

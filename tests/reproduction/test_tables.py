@@ -289,11 +289,25 @@ def test_a_row_of_blanks_still_stands(memory):
 
 def test_claims_show_verdict_interval_seeds_margin_and_control(chapter):
     cells = Text(tables.claims_table(chapter["claims"]).html).cells
-    assert {"✓ holds", "✗ fails"} < set(cells)
+    assert {"✓ holds", "✗ fails, contradicted"} < set(cells)
+    chapter["claims"][1]["contradicted"] = False
+    assert "? fails, undecided" in Text(tables.claims_table(chapter["claims"]).html).cells
     assert "12.3 [10.1,\u00a014.6] bits per sequence5 seeds at cpu" in cells
     assert "−0.52 [−0.9,\u00a0−0.14] bits per sequence3 seeds at gpu, equal within ±0.05" in cells
     assert any(cell.startswith("✗ not shown [−2,\u00a01]") for cell in cells)
     assert any(cell.endswith("the positive control does not show at this budget") for cell in cells)
+
+
+def test_failures_stand_by_how_they_fail(chapter):
+    against = chapter["claims"][1]
+    undecided = against | {"measure": "wide <interval>", "contradicted": False}
+    found = tables.failures_list([undecided, against])
+    first, second = found.text.split("\n\n")
+    assert first.startswith("Contradicted") and against["measure"] in first
+    assert second.startswith("Undecided") and "wide <interval>: −0.52 [−0.9,\u00a0−0.14]" in second
+    assert "wide &lt;interval&gt;" in found.html and found.html.index("Contradicted") < found.html.index("Undecided")
+    unmeasured = against | {"measure": "", "estimate": None}
+    assert tables.failures_list([unmeasured]).text.endswith(f"- {against['statement']}")
 
 
 def test_tests_of_one_claim_stand_together(chapter):
