@@ -113,6 +113,9 @@ def test_scale_shows_medians_and_says_the_last_means():
     assert (
         "2.50 bits of entropy with the factor and 0.50 without" in words and "size 0.250 and 0.100" in words
     )
+    assert words.endswith("that with it, by d_k: 0.40 at 1, 0.40 at 64."), (
+        "means 4 / 50 over 4 / 20, 5 / 50 over 5 / 20"
+    )
 
 
 def test_position_map_shows_all_dimensions():

@@ -56,40 +56,65 @@ def test_captions_are_marked():
     assert words.marking(FACTS) == "29k image captions: not WMT BLEU; perplexity is per our subword"
 
 
+def read(experiment, profile="cpu"):
+    """A record of some experiment, of which only the key counts."""
+    return Record(
+        Path("seed0.json"), record_data(PAPER, experiment, 0, {}, profile=profile) | {"artifact": None}
+    )
+
+
 def test_the_data_card_names_sizes_and_licences():
-    table = words.data_table(FACTS)
+    table = words.data_table(FACTS, [read("multi30k_en_de/transformer"), read("table3/base")])
     said = " ".join(repr(table).split())
-    for part in (
-        "29,000",
-        "5,000 subwords",
-        "None stated for the captions",
-        "none needed",
-        "1,000 pairs",
-        "test (50 pairs)",
-    ):
+    for part in ("29,000", "5,000 subwords", "None stated for the captions", "none needed", "1,000 pairs"):
         assert part in said
     assert 'href="https://github.com/multi30k/dataset"' in table._repr_html_()
 
 
+def test_the_data_card_lists_only_what_a_run_has_read():
+    table = repr(words.data_table(FACTS, [read("multi30k_en_de/lstm"), read("table3/base", "gpu")]))
+    rows, _, note = table.partition("Configured at profile cpu, not recorded: ")
+    assert "Multi30k, English to German" in rows and "Table 3" not in rows, (
+        "that one was read at another profile"
+    )
+    assert note.strip() == ("Multi30k, English to French; 10,000 pairs of WMT14, English to German; Table 3.")
+    tasks = ("multi30k_en_de/lstm", "multi30k_en_fr/transformer", "wmt14_sample_en_de/base", "table3/base")
+    table = words.data_table(FACTS, list(map(read, tasks)))
+    assert "not recorded" not in repr(table) and "test (50 pairs)" in repr(table)
+    assert '<p class="attn-note">' not in table._repr_html_(), "no empty note"
+    assert repr(words.data_table(FACTS, [])).startswith(
+        "No records yet. Configured at profile cpu, not recorded"
+    )
+
+
 def test_later_papers_are_told_from_their_facts():
-    said = words.later_words()
-    assert "226M" in said and "right-to-left (R2L)" in said and "has 25 encoder layers" in said
+    said = " ".join(repr(words.later_table()).split())
+    for part in (
+        "29.3 BLEU",
+        "16-node",
+        "85 minutes",
+        "31.00",
+        "33.51",
+        "28.88",
+        "66.8",
+        "17.5",
+        "one source",
+    ):
+        assert part in said, part
+    assert "none shown: entered from memory" in said and "28.01" not in said, (
+        "what is from memory is not shown"
+    )
+
+
+def test_what_the_lectures_have_otherwise_is_said_in_words():
+    said = words.disagreements()
+    assert "have 4.5M real pairs and 262M sentences" in said and "have about 5.2M pairs (WMT18" in said
+    assert "226M after de-duplication." in said and "24M" not in said
+    assert "the 4,500,000 of WMT14 EN-DE" in said
+    assert "an encoder of 30 layers, the released code has 25 encoder layers." in said
 
 
 # --- from the verdicts --------------------------------------------------------------------------------------
-
-
-def test_failing_is_undecided_or_against():
-    mixed = [
-        verdict(),
-        verdict(interval=(-2, -1), measure="C minus D"),
-        verdict(result=HOLDS, interval=(1, 2)),
-    ]
-    said = words.failing_words([*mixed, verdict("equality", margin=0.5)])
-    assert said.startswith("Of 2 tests of a direction that fail, 1 are undecided") and said.endswith(
-        "1: C minus D."
-    )
-    assert words.failing_words(mixed[2:]) == "No test of a direction fails."
 
 
 @pytest.mark.parametrize(
@@ -111,6 +136,24 @@ def test_without_a_verdict_nothing_is_said_of_equality():
 
 
 # --- from the records of table 3 ----------------------------------------------------------------------------
+
+
+def test_the_places_of_the_layer_norm_are_told_from_their_records():
+    post, pre = [run("base", end=1.2), run("base", 1, end=1.4)], [run("base", end=1.5)]
+    one = words.norm_words(post, [])
+    assert one.startswith(
+        "Drawn: the layer norm after the sum (2 seeds, mean perplexity after the last update 1.30). "
+    )
+    assert one.endswith(
+        "before the sub-layer is configured and not recorded, so the two are not compared here."
+    )
+    both = words.norm_words(post, pre)
+    assert "1.30) and before the sub-layer (1 seed, mean" in both and both.endswith(
+        "1.50). Both places are recorded."
+    )
+    assert words.norm_words([], pre).startswith("Drawn: the layer norm before the sub-layer (1 seed")
+    assert "after the sum is configured and not recorded" in words.norm_words([], pre)
+    assert words.norm_words([], []) == "No records yet."
 
 
 def test_runs_that_were_still_learning_are_counted():

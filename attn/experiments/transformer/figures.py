@@ -77,7 +77,7 @@ def scale(effect: ScaleEffect) -> Figure:
 
 
 def scale_words(effect: ScaleEffect) -> str:
-    """The ends of the curves in a sentence."""
+    """The ends of the curves, and how the derivatives compare at each width, in sentences."""
     at_end = {
         name: float(values[:, -1].mean())
         for name, values in {
@@ -86,11 +86,16 @@ def scale_words(effect: ScaleEffect) -> str:
             **{f"{name} gradient": values for name, values in effect.gradient.items()},
         }.items()
     }
+    ratios = effect.gradient["plain"].mean(0) / effect.gradient["scaled"].mean(0)
+    by_width = ", ".join(
+        f"{ratio:.2f} at {width}" for width, ratio in zip(effect.widths, ratios, strict=True)
+    )
     return (
         "At d_k = {width} the dot products have variance {variance:.0f}; the weights over {n_keys} keys have "
         "{scaled entropy:.2f} bits of entropy with the factor and {plain entropy:.2f} without, and the softmax's "
-        "derivative has size {scaled gradient:.3f} and {plain gradient:.3f}."
-    ).format(width=effect.widths[-1], n_keys=effect.n_keys, **at_end)
+        "derivative has size {scaled gradient:.3f} and {plain gradient:.3f}. "
+        "The size without the factor over that with it, by d_k: {by_width}."
+    ).format(width=effect.widths[-1], n_keys=effect.n_keys, by_width=by_width, **at_end)
 
 
 def band(axes: Axes, x: np.ndarray, draws: np.ndarray, *, every: int = 1, **style: Any) -> None:
