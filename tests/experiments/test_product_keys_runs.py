@@ -8,11 +8,11 @@ import torch
 
 from attn.data.errors import FileMissing
 from attn.data.key_value_facts import KeyValueFacts
-from attn.data.language_text import TextConfig
+from attn.data.language_text import LanguageText, TextConfig
 from attn.experiments.product_keys import CHAPTER, inside, runs
 from attn.experiments.product_keys.inside import LayerUse, agreement, search_multiplications, short_list
 from attn.experiments.product_keys.joined import JoinedRunConfig, memories_alone
-from attn.experiments.product_keys.texts import OWN, load
+from attn.experiments.product_keys.texts import OWN, load, words
 from attn.experiments.product_keys.workloads import (
     FactsConfig,
     MemoryConfig,
@@ -174,6 +174,22 @@ def test_the_highest_rate_is_the_budget_s():
             assert highest == pytest.approx(rate)
 
 
+@pytest.mark.parametrize(
+    ("deviation", "rate", "printed", "ours"), [("value_rate", "value_lr", 1e-3, 4e-3), ("dense_rate", "lr", 2.5e-4, 2e-3)]
+)  # fmt: skip
+def test_deviations_say_which_budgets_have_which_rate(deviation, rate, printed, ours):
+    for group in ("facts", "text"):
+        for profile, budget in FACTS.budgets[group].items():
+            found = budget["training"][rate]
+            is_printed = group == "text" and profile in ("gpu", "paper")
+            assert {*(found.values() if isinstance(found, dict) else [found])} == {
+                printed if is_printed else ours
+            }
+    (text,) = (entry.ours for entry in FACTS.deviations if entry.id == deviation)
+    assert text.startswith(f"{1e3 * ours:g}e-3 at cpu and ci, and for facts at gpu, ")
+    assert text.endswith("for texts at gpu, and at paper")
+
+
 def test_what_a_deviation_changes_is_set_back():
     ours, paper = (BY_ID[name].configs["cpu"] for name in (runs.BASE, runs.VALUE_RATE))
     assert paper.value_lr == 1e-3 != ours.value_lr
@@ -202,12 +218,52 @@ def test_the_outcome_on_a_text():
     assert workload.unit == "tokens"
 
 
+def test_definitions_say_which_tokens_are_read():
+    metrics = outcome(runs.build_text, tiny_text())[1].metrics
+    for split, name in (("valid", "validation"), ("test", "test")):
+        where = (
+            f"576 {name} tokens: 9 segments of 16 from each of 4 rows, what is shorter than a segment left out, each "
+            f"segment read without what came before it; the rows are cut from the 600 tokens of the first 600 bytes of "
+            f"the {split} split of generated text of known entropy"
+        )
+        for metric in ("perplexity", "bits_per_byte"):
+            assert metrics[f"{metric}_{split}"].definition.endswith(f"of the token after each of {where}")
+        assert split == "test" or metrics["usage_layer2"].definition.endswith(f"over {where}")
+    train = metrics["perplexity_train"].definition
+    assert "256 training tokens: 4 segments of 16 from each of 4 rows, evenly spaced over the 4 that" in train
+    assert train.endswith(
+        "the 2,000 tokens of the first 2,000 bytes of the train split of generated text of known entropy"
+    )
+    searches = "128 searches, those of all 2 heads of the memory in layer 2 for the first 64 tokens"  # a batch of 4 x 16
+    for name in ("search_exact_layer2", "short_search_exact_layer2"):
+        assert searches in metrics[name].definition and "usage_layer2" in metrics[name].definition
+
+
+def test_a_text_in_words_says_what_is_left_out_of_it():
+    text = LanguageText(splits={"test": torch.zeros(7)}, vocab_size=9, title="a book")
+    config = TextConfig(corpus="novels", representation="subwords", vocab_size=9)
+    assert words(config, text, "test") == (
+        "the 7 tokens of the test split of a book, without empty lines and lines of markup alone, with an end after every "
+        "line"
+    )
+    part, own = replace(config, test_size=1234), replace(config, corpus=OWN)
+    assert words(part, text, "test").startswith(
+        "the 7 tokens of the first 1,234 bytes of the test split of a book, "
+    )
+    assert "without empty lines, with" in words(own, text, "test")
+
+
 def test_the_frequencies_of_subwords_cost_their_cross_entropy():
+    """On what the models have to predict, which is less than all of the split."""
     workload = runs.build_text(tiny_text(), 0, CPU)
-    train_ids, test_ids = (workload.text.splits[split].tolist() for split in ("train", "test"))
+    train_ids = workload.text.splits["train"].tolist()
+    targets = torch.cat([segment.targets.flatten() for segment in workload.read("test")]).tolist()
+    assert len(targets) == 576 < len(workload.text.splits["test"])
     total = len(train_ids) + workload.text.vocab_size
-    nats = [-np.log((train_ids.count(token) + 1) / total) for token in test_ids]
-    assert workload._unigram("test").value == pytest.approx(np.exp(np.mean(nats)))
+    nats = [-np.log((train_ids.count(token) + 1) / total) for token in targets]
+    found = workload._unigram("test")
+    assert found.value == pytest.approx(np.exp(np.mean(nats)))
+    assert "on the same 576 tokens" in found.definition and "the 2,000 tokens of" in found.definition
 
 
 def test_training_cost_is_taken_on_text_that_was_read():
@@ -297,6 +353,12 @@ def test_the_outcome_on_facts():
     assert metrics["stored_bits"].value == pytest.approx(result.history[-1]["stored_bits"])
     assert 0 < metrics["shown"].value < 1 and "48 draws" in metrics["shown"].definition
     assert metrics["lookups_per_slot_layer2"].value == pytest.approx(30 * 2 * 2 * 4 / 36)
+    for name in ("usage", "kl", "unweighted_kl", "lookups_per_slot"):
+        assert metrics[f"{name}_layer2"].definition.endswith(
+            "over 60 tokens, all but the last of the 3 of each of the 30 facts, which is asked alone"
+        )
+    assert "120 searches" in metrics["search_exact_layer2"].definition
+    assert "for the first 60 tokens" in metrics["search_exact_layer2"].definition
 
 
 def test_budgets_show_every_fact_equally_often():

@@ -53,6 +53,37 @@ def test_what_waits_for_the_gradient_is_counted_once_and_without_parameters():
     assert complexity.peak_saved(Deep(), inputs) == 5 * 4 * 8 * 4
 
 
+class Remembers(torch.autograd.Function):
+    """Keeps tensors where autograd's hooks do not see them: one of its own, its inputs' memory, and a parameter."""
+
+    @staticmethod
+    def forward(ctx, inputs, weight):
+        ctx.kept = {"buckets": [torch.zeros(5, dtype=torch.int64), inputs.view(-1)], "weight": weight}
+        ctx.save_for_backward(inputs)
+        return inputs * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2, None
+
+
+def test_what_functions_keep_as_attributes_is_counted_if_asked():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(8, 8, bias=False)
+
+        def forward(self, inputs):
+            return Remembers.apply(
+                Remembers.apply(self.linear(inputs), self.linear.weight), self.linear.weight
+            )
+
+    inputs = torch.randn(4, 8)
+    seen = 3 * 4 * 8 * 4  # inputs of the product and of both functions
+    assert complexity.peak_saved(Model(), inputs) == seen
+    assert complexity.peak_saved(Model(), inputs, count_attributes=True) == seen + 2 * 5 * 8
+
+
 def test_flops_are_those_of_the_products():
     assert complexity.flops(lambda: torch.randn(3, 4) @ torch.randn(4, 5)) == 2 * 3 * 4 * 5
 

@@ -10,6 +10,7 @@ from attn.data.language_text import TextConfig
 from attn.experiments.reformer import CHAPTER, text_runs, translation_runs
 from attn.experiments.reformer.byte_lm import EVALUATIONS, ByteConfig, attending, build_model
 from attn.experiments.reformer.runs import PAPER
+from attn.experiments.reformer.saved import KEPT, REVERSED
 from attn.experiments.reformer.step_time import StepTimeConfig
 from attn.experiments.reformer.translation import EncoderDecoderConfig, ReversibleTranslationConfig
 from attn.experiments.transformer.corpora import CorpusConfig
@@ -136,6 +137,60 @@ def test_reversible_layers_keep_less_and_recover_their_inputs():
     assert six["saved_bytes"].value == two["saved_bytes"].value
     assert six["saved_bytes_kept"].value > 1.5 * two["saved_bytes_kept"].value
     assert 0 <= six["reconstruction_error"].value < 1e-5
+
+
+def test_buckets_and_random_states_of_reversible_layers_are_counted():
+    """With every layer more there are its buckets, whole numbers of 8 bytes, and the generator's state after them."""
+    found = {n: reformer(n)[1].metrics["saved_bytes"].value for n in (2, 4)}
+    n_sequences, n_heads, n_rounds, length = 2, 2, 2, 32
+    buckets = 8 * n_sequences * n_heads * n_rounds * length
+    assert found[4] - found[2] == 2 * (buckets + torch.get_rng_state().numel())
+
+
+def reformer(n_layers, **changes):
+    return outcome(tiny("lsh2", is_reversible=True, n_layers=n_layers, grid_segments=0, **changes))
+
+
+def test_definitions_of_bytes_say_what_becomes_of_activations():
+    metrics = reformer(2)[1].metrics
+    reversed_, kept = (metrics[name].definition for name in ("saved_bytes", "saved_bytes_kept"))
+    assert REVERSED in reversed_ and KEPT not in reversed_ and "2 sequences of 32, in float32" in reversed_
+    assert KEPT in kept and kept.replace(KEPT, REVERSED) == reversed_
+    assert KEPT in outcome(tiny("standard"))[1].metrics["saved_bytes"].definition
+
+
+@pytest.mark.parametrize(
+    ("n_segments", "per_row", "which"), [(None, 4, "all 4 segments"), (3, 2, "the first 2 segments"), (1, 1, "the first segment"), (99, 4, "all 4 segments")],
+)  # fmt: skip
+def test_definitions_say_which_bytes_are_read(n_segments, per_row, which):
+    text = TextConfig(corpus="generated", train_size=400, valid_size=140, test_size=300)
+    workload = text_runs.build_bytes(tiny(text=text), 0, CPU)
+    read = []
+
+    def model(tokens, targets):
+        read.append(tokens)
+        return workload.model(tokens, targets=targets)
+
+    workload._bits_by_position(model, n_segments)
+    assert [list(tokens.shape) for tokens in read] == [[2, 32]] * per_row
+    assert workload._where(n_segments).startswith(
+        f"{which} of 32 bytes in each of the 2 rows into which the first 300 bytes of the test split of generated text"
+    )
+    assert "what is shorter than one is left out" in workload._where(n_segments)
+
+
+def test_definitions_of_bits_name_part_and_attention():
+    metrics = outcome(tiny("lsh2"))[1].metrics
+    assert "seeded with 0; all 4 segments" in metrics["bits_per_byte"].definition
+    assert "segment's second half" in metrics["bits_far"].definition
+    for name, attention in EVALUATIONS.items():
+        definition = metrics[f"bits_{name}"].definition
+        assert (
+            f"with {attention.words()} in every layer" in definition and "the first 2 segments" in definition
+        )
+        assert ("seeded with 0" in definition) == (attention.kind == "lsh")
+    found = outcome(tiny("reversible"))[1].metrics["reconstruction_error"].definition
+    assert "the first segment of 32 bytes in each of the 2 rows" in found
 
 
 def test_the_test_text_is_scored_once_and_whole():

@@ -119,7 +119,11 @@ def search_metrics(use: LayerUse, memory: ProductKeyMemory, layer: int) -> dict[
     if isinstance(memory.keys, FlatKeys):
         return found
     exact, short = agreement(use.queries, memory.keys.sub_keys, memory.keys.topk)
-    how = f"scores in double precision, {len(use.queries)} validation queries of {where} and all its heads"
+    n_queries, n_heads = use.queries.shape[:2]
+    how = (
+        f"scores in double precision; {n_queries * n_heads:,} searches, those of all {n_heads} heads of {where} for the "
+        f"first {n_queries} tokens that usage_layer{layer} is over, row after row of the first batch"
+    )
     found[f"search_exact_layer{layer}"] = Metric(
         exact, "share of searches", f"the k scores found by halves are the k highest of all slots; {how}"
     )
@@ -187,8 +191,8 @@ def inference_speed(model: nn.Module, segment: TokenBatch) -> Metric:
     rows, length = segment.tokens.shape
     return Metric(
         float(f"{segment.tokens.numel() / min(seconds):.4g}"), "tokens per second",
-        f"forward pass over {rows} segments of {length} tokens at once, the fastest of {_TIMED}, beside whatever else "
-        "the machine did",
+        f"forward pass over {rows} segments of {length} tokens at once, costs of the targets included, the fastest of "
+        f"{_TIMED}, beside whatever else the machine did",
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ class JoinedTextWorkload(MemoryTextWorkload):
         metrics, segments, alone = dict(found.metrics), list(self.read("valid")), memories_alone(model)
         used = inside.use_of(alone, segments, vocab_size=self.text.vocab_size)
         for layer, memory in memories(alone).items():
-            metrics |= inside.use_metrics(used[layer], layer, f"{self._count(segments):,} validation tokens")
+            metrics |= inside.use_metrics(used[layer], layer, self._tokens("valid", segments))
             metrics |= inside.search_metrics(used[layer], memory, layer)
         return Outcome(metrics, found.artifact)
 

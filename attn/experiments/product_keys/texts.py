@@ -36,6 +36,18 @@ def _own(config: TextConfig) -> LanguageText:
     return subwords(lines, config.vocab_size, checksums=digests, title="a text of your own")
 
 
+def words(config: TextConfig, text: LanguageText, split: str) -> str:
+    """How much of which text a split holds, as a record's definitions say it."""
+    size, n_tokens = config.sizes[split], len(text.splits[split])
+    part = f"the {split} split of {text.title}"
+    if size is not None:
+        part = f"the first {size:,} bytes of {part}"
+    if config.representation == SUBWORDS:
+        left_out = "empty lines" if config.corpus == OWN else "empty lines and lines of markup alone"
+        part += f", without {left_out}, with an end after every line"
+    return f"the {n_tokens:,} tokens of {part}"
+
+
 def _read(split: str, size: int | None) -> bytes:
     folder = data_folder()
     path = None if folder is None else folder / OWN / f"{split}.txt"

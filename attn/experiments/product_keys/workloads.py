@@ -16,7 +16,7 @@ from attn.data.token_batch import TokenBatch
 from attn.evaluation.language_model import scores
 from attn.evaluation.text import text_bits
 from attn.experiments.product_keys import inside
-from attn.experiments.product_keys.texts import load
+from attn.experiments.product_keys.texts import load, words
 from attn.language_model import LanguageModel, Stack, State, Vocabulary
 from attn.product_keys import ProductKeyMemory, split_parameters
 from attn.reproduction.experiment import Metric, Outcome
@@ -179,55 +179,71 @@ class MemoryTextWorkload(TextWorkload):
 
     def training_part(self) -> list[TokenBatch]:
         """Segments of the training text that the run has read, evenly spaced, as long as the validation text."""
-        read = min(self.config.training.max_steps, self.segments.steps_per_pass)
+        read = self._first_pass()
         wanted = max(1, len(self.text.splits["valid"]) // self.config.training.batch_size)
         steps = sorted({1 + index * read // wanted for index in range(wanted)})
         return [self.segments.at(step).to(self.device) for step in steps]
 
+    def _first_pass(self) -> int:
+        """Updates within the first pass over the training text."""
+        return min(self.config.training.max_steps, self.segments.steps_per_pass)
+
     def outcome(self, model: nn.Module, history: Sequence[Mapping[str, Any]]) -> Outcome:
         """Costs, use and exactness of the memories, speed; and for the first seed what fires for which words."""
         model.eval()
-        costs = {"train": text_bits(model, self.training_part())}
-        costs |= {split: self.bits(model, split) for split in ("valid", "test")}
+        parts = {
+            "train": self.training_part(),
+            **{split: list(self.read(split)) for split in ("valid", "test")},
+        }
         metrics = {}
-        for split, bits in costs.items():
-            metrics |= self._cost(split, bits)
+        for split, segments in parts.items():
+            metrics |= self._cost(split, segments, text_bits(model, segments))
         metrics["unigram_perplexity_test"] = self._unigram("test")
-        segments = list(self.read("valid"))
+        segments = parts["valid"]
         metrics["inference_tokens_per_second"] = inside.inference_speed(model, segments[0])
         found = memories(model)
         arrays = {}
         if found:
             used = inside.use_of(model, segments, vocab_size=self.text.vocab_size)
             for layer, memory in found.items():
-                metrics |= inside.use_metrics(
-                    used[layer], layer, f"{self._count(segments):,} validation tokens"
-                )
+                metrics |= inside.use_metrics(used[layer], layer, self._tokens("valid", segments))
                 metrics |= inside.search_metrics(used[layer], memory, layer)
                 if self.seed == 0:
                     arrays |= inside.use_arrays(used[layer], memory, layer, self._pieces())
         return Outcome(metrics, arrays)
 
-    def _cost(self, split: str, bits: float) -> dict[str, Metric]:
+    def _cost(self, split: str, segments: Sequence[TokenBatch], bits: float) -> dict[str, Metric]:
         size = self.text.bytes_per_token.get(split, 1.0)  # a generated text has one byte a token
-        part = "part of the training text that was read" if split == "train" else f"{split} text"
-        where = (
-            f"over the {part}, in segments of {self.config.block} tokens, each from its start, after training"
-        )
+        where = f"after training, of the token after each of {self._tokens(split, segments)}"
+        per_byte = f"mean cost in bits per subword over the split's {size:.4f} bytes a subword"
         return {
-            f"perplexity_{split}": Metric(2**bits, "per subword", f"2 to the mean cost in bits per subword; {where}"),
-            f"bits_per_byte_{split}": Metric(
-                bits / size, "bits per byte", f"mean cost in bits per subword over {size:.4f} bytes a subword; {where}"
-            ),
+            f"perplexity_{split}": Metric(2**bits, "per subword", f"2 to the mean cost in bits per subword, {where}"),
+            f"bits_per_byte_{split}": Metric(bits / size, "bits per byte", f"{per_byte}, {where}"),
         }  # fmt: skip
 
+    def _tokens(self, split: str, segments: Sequence[TokenBatch]) -> str:
+        """Which tokens of a split a model reads in `segments`, in words."""
+        rows, block = segments[0].tokens.shape
+        name = {"valid": "validation", "train": "training"}.get(split, split)
+        if split == "train":
+            which = f"evenly spaced over the {self._first_pass():,} that training read in its first pass"
+        else:
+            which = "what is shorter than a segment left out"
+        pieces = f"{len(segments):,} segment{'s' * (len(segments) > 1)} of {block}"
+        return (
+            f"{self._count(segments):,} {name} tokens: {pieces} from each of {rows} rows, {which}, each segment read "
+            f"without what came before it; the rows are cut from {words(self.config.text, self.text, split)}"
+        )
+
     def _unigram(self, split: str) -> Metric:
-        """What the frequencies of the training text alone cost."""
+        """What the frequencies of the training text alone cost, on the targets that models are scored on."""
         counts = torch.bincount(self.text.splits["train"].long(), minlength=self.text.vocab_size) + 1
-        nats = -(counts.double() / counts.sum()).log()[self.text.splits[split].long()].mean()
+        targets = torch.cat([segment.targets[segment.scored] for segment in self.read(split)]).cpu()
+        nats = -(counts.double() / counts.sum()).log()[targets].mean()
         return Metric(
             float(nats.exp()), "per subword",
-            f"the {split} text by the frequencies of subwords in the training text, one added to each count",
+            f"as perplexity_{split}, on the same {len(targets):,} tokens to predict, each at its frequency in "
+            f"{words(self.config.text, self.text, 'train')}, one added to each of {len(counts):,} counts",
         )  # fmt: skip
 
     @staticmethod
@@ -296,6 +312,13 @@ class FactsWorkload(SequenceWorkload):
         if found:
             used = inside.use_of(model, self.validation, vocab_size=task.vocab_size)
             for layer, memory in found.items():
-                metrics |= inside.use_metrics(used[layer], layer, f"the {task.n_facts:,} facts")
+                metrics |= inside.use_metrics(used[layer], layer, self._tokens())
                 metrics |= inside.search_metrics(used[layer], memory, layer)
         return Outcome(metrics)
+
+    def _tokens(self) -> str:
+        """Which tokens the model reads when every fact is asked, in words."""
+        count = sum(batch.tokens.numel() for batch in self.validation)
+        each = self.validation[0].tokens.shape[1]
+        facts = f"each of the {self.task.n_facts:,} facts"
+        return f"{count:,} tokens, all but the last of the {each + 1} of {facts}, which is asked alone"

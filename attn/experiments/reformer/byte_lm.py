@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import log
+from itertools import islice
+from math import ceil, log
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from attn.attention import SinusoidalPositions
 from attn.data.language_text import TextConfig, load
-from attn.experiments.reformer.saved import saved_bytes
+from attn.experiments.reformer.saved import KEPT, REVERSED, saved_bytes
 from attn.experiments.reformer.workloads import AttentionConfig
 from attn.language_model import LanguageModel, Stack, Vocabulary
 from attn.reformer import AxialPositions, LocalAttention, LSHAttention, ReformerAttention
@@ -151,9 +152,10 @@ class ByteWorkload(TextWorkload):
         model.eval()
         set_seed(0)  # rotations are drawn from torch's default generator
         by_position = self._bits_by_position(model)
-        metrics["bits_per_byte"] = self._metric(float(by_position.mean()), "every byte of a segment")
+        half, hashing = len(by_position) // 2, self._rotations(self.config.attention)
+        metrics["bits_per_byte"] = self._metric(float(by_position.mean()), f"each byte of a segment{hashing}")
         metrics["bits_far"] = self._metric(
-            float(by_position[len(by_position) // 2 :].mean()), "the second half of a segment"
+            float(by_position[half:].mean()), f"each byte of a segment's second half{hashing}"
         )
         if self.config.is_reversible and self.config.attention.kind == "full":
             metrics["reconstruction_error"] = self._reconstruction(model)
@@ -166,15 +168,22 @@ class ByteWorkload(TextWorkload):
 
     @torch.no_grad()
     def _bits_by_position(self, model: nn.Module, n_segments: int | None = None) -> np.ndarray:
-        """Mean bits of the bytes at each position of a segment [T], over the test text or its first segments."""
+        """Mean bits of the byte after each position of a segment [T], over the segments of `_per_row`."""
         total, count = torch.zeros(self.config.seq_len, dtype=torch.float64, device=self.device), 0
-        for segment in self.read("test"):
+        for segment in islice(self.read("test"), self._per_row(n_segments)[0]):
             nats, _ = model(segment.tokens, targets=segment.targets)
             total += nats.double().sum(0)
             count += len(nats)
-            if n_segments is not None and count >= n_segments:
-                break
         return (total / (count * log(2))).cpu().numpy()
+
+    def _per_row(self, n_segments: int | None) -> tuple[int, int]:
+        """How many segments of every row of the test text are read, and how many there are.
+
+        All of them for None, else as few as make `n_segments` together.
+        """
+        there_are = (len(self.text.splits["test"]) // self.evaluation_rows - 1) // self.config.seq_len
+        wanted = there_are if n_segments is None else ceil(n_segments / self.evaluation_rows)
+        return min(wanted, there_are), there_are
 
     @torch.no_grad()
     def _buckets(self, model: nn.Module) -> dict[str, np.ndarray]:
@@ -205,34 +214,48 @@ class ByteWorkload(TextWorkload):
         found = stack.invert(*stack.streams(inputs, inputs))
         error = max(float((stream - inputs).abs().max()) for stream in found) / float(inputs.abs().max())
         how = "largest difference of the inputs from those computed back from the outputs, over the largest input"
-        return Metric(error, "share of the largest value", f"{how}; {len(tokens)} segments of the test text")
+        return Metric(error, "share of the largest value", f"{how}; {self._where(1)}")
 
     def _under(self, model: nn.Module, name: str) -> Metric:
         set_seed(0)
         with attending(model, self.config, EVALUATIONS[name]):
             bits = float(self._bits_by_position(model, self.config.grid_segments).mean())
-        how = (
-            f"every byte of the first {self.config.grid_segments} segments or a few more, attention {name!r}"
-        )
-        return self._metric(bits, how)
+        attention = EVALUATIONS[name]
+        layers = "every layer that does not attend locally" if self.config.local_chunk else "every layer"
+        what = f"each byte of a segment, with {attention.words()} in {layers}"
+        return self._metric(bits, what + self._rotations(attention), self.config.grid_segments)
 
-    def _metric(self, bits: float, what: str) -> Metric:
-        config = self.config
+    @staticmethod
+    def _rotations(attention: AttentionConfig) -> str:
+        """Where hashing has its random numbers from, in words."""
+        return ", rotations drawn from torch's default generator seeded with 0" * (attention.kind == "lsh")
+
+    def _metric(self, bits: float, what: str, n_segments: int | None = None) -> Metric:
         return Metric(
-            bits,
-            "bits per byte",
-            f"mean cost of {what}, of the test split of {self.text.title}, read in segments of {config.seq_len} bytes "
-            f"that know nothing of each other",
+            bits, "bits per byte", f"mean of -log2 p of the byte after {what}; {self._where(n_segments)}"
+        )
+
+    def _where(self, n_segments: int | None) -> str:
+        """Which part of the test text is read, in words."""
+        config, (per_row, there_are) = self.config, self._per_row(n_segments)
+        which = f"{'all' if per_row == there_are else 'the first'} {per_row:,} segments"
+        if per_row == 1:
+            which = "the first segment"
+        how_much = "all" if config.text.test_size is None else "the first"
+        return (
+            f"{which} of {config.seq_len:,} bytes in each of the {self.evaluation_rows} rows into "
+            f"which {how_much} {len(self.text.splits['test']):,} bytes of the test split of {self.text.title} are cut; "
+            f"segments know nothing of each other, and what is shorter than one is left out"
         )
 
     def _memory(self, model: nn.Module) -> dict[str, Metric]:
         """What waits for the gradient in an update, as the layers are and with all activations kept."""
         model.train()
         batch = self.batch(1, 0, 1).batch
-        found = {"saved_bytes": saved_bytes(model, batch)}
+        found = {"saved_bytes": saved_bytes(model, batch, REVERSED if self.config.is_reversible else KEPT)}
         if self.config.is_reversible:
             model.stack.stack.keep_activations = True
-            found["saved_bytes_kept"] = saved_bytes(model, batch)
+            found["saved_bytes_kept"] = saved_bytes(model, batch, KEPT)
             model.stack.stack.keep_activations = False
         return found
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 from fractions import Fraction
 from functools import cache
 from math import log
@@ -66,8 +67,16 @@ class _Kept:
         self.tensor = tensor
 
 
-def peak_saved(model: nn.Module, inputs: Tensor) -> int:
-    """Most bytes that wait for the gradient at one time during a forward and a backward pass, parameters aside."""
+def peak_saved(model: nn.Module, inputs: Tensor, *, count_attributes: bool = False) -> int:
+    """Most bytes that wait for the gradient at one time during a forward and a backward pass, parameters aside.
+
+    Args:
+        model: returns a tensor, or several of which the first is differentiated.
+        inputs: all that it is given.
+        count_attributes: also tensors that functions of the graph keep as attributes, where autograd's hooks do not see
+            them: the buckets of reversible layers, and the states of random generators, for which the formulas of table
+            3 have no term.
+    """
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
     users: dict[int, int] = {}
     alive = peak = 0
@@ -78,16 +87,18 @@ def peak_saved(model: nn.Module, inputs: Tensor) -> int:
         if not users[place]:
             alive -= size
 
-    def pack(tensor: Tensor) -> Tensor | _Kept:
+    def hold(place: int, size: int) -> None:
         nonlocal alive, peak
-        storage = tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
-        if place in own:
-            return tensor
         if not users.get(place):
             alive += size
             peak = max(peak, alive)
         users[place] = users.get(place, 0) + 1
+
+    def pack(tensor: Tensor) -> Tensor | _Kept:
+        place, size = _storage(tensor)
+        if place in own:
+            return tensor
+        hold(place, size)
         kept = _Kept(tensor)
         weakref.finalize(kept, release, place, size)
         return kept
@@ -97,8 +108,41 @@ def peak_saved(model: nn.Module, inputs: Tensor) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
         result = model(inputs)
-        (result[0] if isinstance(result, tuple) else result).sum().backward()
+        output = result[0] if isinstance(result, tuple) else result
+        if count_attributes:
+            for place, size in map(_storage, _attributes(output.grad_fn)):
+                if place not in own:
+                    hold(place, size)  # as long as there is the graph, to the end of the backward pass
+        output.sum().backward()
     return peak
+
+
+def _storage(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's memory is, and its bytes."""
+    storage = tensor.untyped_storage()
+    return storage.data_ptr(), storage.nbytes()
+
+
+def _attributes(node: torch.autograd.graph.Node | None) -> Iterator[Tensor]:
+    """Tensors in the attributes of the functions of a graph, from its last one on."""
+    nodes, seen = [node], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+            yield from _tensors(getattr(node, "__dict__", {}))  # only functions in Python have attributes
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """Tensors in nested dataclasses, mappings, lists and tuples."""
+    if isinstance(value, Tensor):
+        yield value
+        return
+    value = vars(value) if is_dataclass(value) else value
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    for part in parts:
+        yield from _tensors(part)
 
 
 def flops(call: Callable[[], object]) -> int:

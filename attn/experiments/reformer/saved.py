@@ -8,6 +8,12 @@ from attn.data.token_batch import TokenBatch
 from attn.experiments.reformer.complexity import peak_saved
 from attn.reproduction.experiment import Metric
 
+# What becomes of activations.
+KEPT = "all activations kept, by plain autograd"
+REVERSED = (
+    "activations of reversible layers computed anew; buckets and random states that these layers keep count"
+)
+
 
 class Costs(nn.Module):
     """A language model as a function of what it reads, its targets given once."""
@@ -21,10 +27,21 @@ class Costs(nn.Module):
         return self.model(tokens, targets=self.targets)[0]
 
 
-def saved_bytes(model: nn.Module, batch: TokenBatch) -> Metric:
-    """The most bytes that wait for the gradient at one time; gradients of the model are left empty."""
-    found = peak_saved(Costs(model, batch.targets), batch.tokens)
+def saved_bytes(model: nn.Module, batch: TokenBatch, how: str = KEPT) -> Metric:
+    """The most bytes that wait for the gradient at one time; gradients of the model are left empty.
+
+    Args:
+        model: a language model.
+        batch: of an update.
+        how: `KEPT` or `REVERSED`, as the model is set.
+    """
+    found = peak_saved(Costs(model, batch.targets), batch.tokens, count_attributes=True)
+    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     model.zero_grad()
     count, length = batch.tokens.shape
-    how = "the most bytes that wait for the gradient at one time in a forward and a backward pass, parameters aside"
-    return Metric(float(found), "bytes", f"{how}; {count} sequences of {length:,}")
+    what = (
+        "the most bytes of tensors that wait for the gradient at one time in a forward and a backward pass, memory that "
+        "several share counted once, parameters and gradients aside"
+    )
+    sequences = f"{count} sequence{'' if count == 1 else 's'} of {length:,}"
+    return Metric(float(found), "bytes", f"{what}; {how}; {sequences}, in {dtype}")
