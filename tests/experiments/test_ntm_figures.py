@@ -359,17 +359,48 @@ def test_sorting_orders_vectors_and_finds_the_line(keep):
     assert write.get_title() == "write weighting, head 2" and read.get_title() == "read weighting, head 2"
     rows = images(drawing)[0].argmax(axis=0)
     assert rows.shape == (20,) and (np.diff(rows) >= 0).all() and rows[-1] > rows[0], "the highest first"
-    line, points = places.lines
+    (line,), (points,) = places.lines, places.collections
     assert line.get_ydata() == pytest.approx([9, -9], abs=0.6), "slot 128 is slot 0, numbered as in the maps"
-    assert np.abs(points.get_ydata() + 9 * points.get_xdata()).max() <= 0.5
+    x, y = points.get_offsets().T
+    assert np.abs(y + 9 * x).max() <= 0.5 and set(points.get_sizes()) == {30}
     assert "line of 9." in places.get_title() or "line of 8.9 slots a unit" in places.get_title()
     assert places.get_xlim()[0] > places.get_xlim()[1], "the highest at the left, as in the maps"
+    (due,) = read.collections
+    np.testing.assert_allclose(
+        due.get_offsets()[:, 1], np.sort(y)[:16], err_msg="where the vector due was written"
+    )
+
+
+def test_sorting_shows_the_heads_that_belong_together(keep):
+    trace = sort_trace(lambda p: 120 + np.argsort(np.argsort(-p)))  # one slot after another, and read so
+    swapped = trace | {"trace_write_weights": trace["trace_write_weights"][:, ::-1]}
+    write, read, _ = inside.sorting([keep(run(), swapped)]).axes
+    assert write.get_title() == "write weighting, head 1" and read.get_title() == "read weighting, head 2"
+    pair = inside.finding_pair(trace)
+    assert (pair.writer, pair.reader, pair.due) == (1, 1, 1.0) and pair.any == 1 / 20 and pair.reached == 0
+    lost = trace | {"trace_read_weights": np.roll(trace["trace_read_weights"], 60, axis=2)}
+    found = inside.finding_pair(lost)
+    assert found.due == found.any == 0 and found.reached == inside.SHUFFLES, "a walk elsewhere finds nothing"
+
+
+def test_faint_writes_are_small_dots_and_count_little(keep):
+    trace = sort_trace(lambda p: 128 - 9 * p, n_heads=1)
+    write = trace["trace_write_weights"]
+    write[:3, 0] = 1 / 128
+    write[:3, 0, 60] += 0.001
+    (points,) = inside.sorting([keep(run(), trace)]).axes[2].collections
+    assert sorted(points.get_sizes())[:4] == pytest.approx([3.2379, 3.2379, 3.2379, 30], abs=1e-3)
+    x, slots = trace["trace_inputs"][:20, -1], write[:20, 0].argmax(axis=1)
+    explained = [
+        inside.circle_line(x, slots, 128, weights)[2] for weights in (None, write[:20, 0].max(axis=1))
+    ]
+    assert explained[0] < 0.3 and explained[1] > 0.9
 
 
 def test_sorting_draws_no_line_where_none_fits(keep):
     places = np.random.default_rng(1).permutation(40)
     drawing = inside.sorting([keep(run(), sort_trace(lambda p: places[: len(p)], n_heads=1))])
-    assert len(drawing.axes[2].lines) == 1 and "on no line" in drawing.axes[2].get_title()
+    assert not drawing.axes[2].lines and "on no line" in drawing.axes[2].get_title()
     assert drawing.axes[0].get_title() == "write weighting"
 
 

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from attn.experiments.ntm import results
+from attn.experiments.ntm import CHAPTER, results
 from attn.experiments.ntm.runs import LABELS, TASKS
 from attn.experiments.ntm.tables import fitted_rows
 from attn.experiments.ntm.workloads import MODELS
+from attn.reproduction.claims import Verdict
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record, pack_arrays
+from attn.reproduction.scoreboard import ChapterState
 from tests.experiments.made_up import GOOD, LENGTHS, PAPER, POOR, record, run_of, seeds_of
 
 NTM, FF, LSTM = (LABELS[kind] for kind in MODELS)
@@ -32,6 +34,7 @@ def with_end(run, cost):
         lambda: results.repeat_words(NOBODY, ((10, 10),)),
         lambda: results.items_words(NOBODY, (6, 20)),
         lambda: results.ngram_words(NOBODY),
+        lambda: results.head_words([[], []]),
         lambda: results.prediction_words(NOBODY),
     ],
 )
@@ -50,7 +53,8 @@ def test_the_fitted_table_shows_every_row_and_which_counts_are_equal():
 
 
 def test_words_on_the_fit_count_what_was_chosen():
-    change, chosen = results.fitted_words()
+    met, change, chosen = results.fitted_words()
+    assert met == "The pattern meets 3 of 5 rows of table 1 and 3 of 5 rows of table 2."
     assert "read vector of 24 values where it has 20" in change and "13 values more" in change
     assert "where it emits 92" in change and "output costs 4 weights more" in change
     # read width, more, 124 and 118, 123 and 111, inputs of one row
@@ -58,6 +62,19 @@ def test_words_on_the_fit_count_what_was_chosen():
         "Repeat Copy needs 7 inputs here, 8 in table 3" in chosen
         and "7 numbers were chosen for 6 counts" in chosen
     )
+
+
+def test_counts_are_said_to_be_equal_only_where_they_are():
+    state = ChapterState(CHAPTER, [])
+    third, first = results.count_words([state.table("table3_lstm"), state.table("table1_ntm_ff")])
+    assert third.startswith("Equal to the print: 4 of 5 rows of table 3. Not equal: Priority Sort; ")
+    assert first.startswith("Equal to the print: 0 of 5 rows of table 1. ") and first.endswith(
+        " the larger in 5 of 5."
+    )
+    table = state.table("table3_lstm")
+    for row in table["rows"]:
+        row["cells"][-1] |= {"matches": "yes"}
+    assert results.count_words([table]) == ["Equal to the print: 5 of 5 rows of table 3."]
 
 
 def test_batch_words_are_the_budgets():
@@ -147,6 +164,55 @@ def test_predictions_are_set_beside_not_predicting(tmp_path):
     kept = Record(tmp_path / "seed0.json", run.data | {"artifact": {"file": "a.npz"}})
     (said,) = results.prediction_words({"lstm": [kept]})
     assert "0.07 from the optimal prediction" in said and "one half would be 0.27 from it (1 seed)" in said
+
+
+def ngram_run(kind, cost):
+    metrics = {"bits_per_sequence": cost, "optimal_bits_per_sequence": 132.0, "bits_above_optimal": cost - 132,
+               "context_free_bits_per_sequence": 192.0}  # fmt: skip
+    return [run_of(f"ngrams/{kind}", metrics=metrics)]
+
+
+@pytest.mark.parametrize(
+    ("costs", "between", "reverse"),
+    [((140, 150, 160), 2, False), ((140, 170, 160), 1, False), ((165, 170, 160), 0, True), ((131, 170, 160), 0, False)],
+)  # fmt: skip
+def test_n_gram_words_set_the_order_beside_the_paper_s(costs, between, reverse):
+    records = {kind: ngram_run(kind, float(cost)) for kind, cost in zip(MODELS, costs, strict=True)}
+    order = results.ngram_words(records)[-1]
+    assert order.startswith("After the last update, medians, least first: optimal estimator 132, ")
+    assert f"here {between} of 2 do." in order and ("It is the reverse" in order) == reverse
+
+
+# --- priority sort -------------------------------------------------------------------------------------------
+
+
+def sort_run(seed, cost, heads, experiment="priority_sort_batch1/ntm_ff"):
+    found = run_of(experiment, seed, costs=(cost, cost))
+    config = {"model": {"n_heads": heads}, "training": {"batch_size": 1, "lr": 3e-5}}
+    return Record(found.path, found.data | {"config": config})
+
+
+def test_head_words_name_setting_and_chance():
+    eight = [sort_run(0, 128.5, 8), sort_run(1, 90.0, 8)]
+    assert results.head_words([eight, [], [sort_run(0, 100.0, 1)]]) == [
+        f"{FF}, 8 read and 8 write heads, 1 sequence an update, learning rate 3e-05: seed 0 128, seed 1 90 bits. Not "
+        "below chance, 128 bits: seed 0.",
+        f"{FF}, 1 read and 1 write head, 1 sequence an update, learning rate 3e-05: seed 0 100 bits.",
+    ]
+
+
+def test_a_control_that_does_not_show_is_told():
+    common = dict(id="a", fact="f", statement="s", table="t", kind="order", measure="Cost", unit="bits")
+    control = {"statement": "It learns", "interval": [-1.0, 9.0], "shown": False}
+    untested = Verdict(**common, verdict="not tested at this scale", interval=(-2.0, 4.0), control=control)
+    assert results.claim_words([untested], "a") == [
+        'Cost: -2 to 4 bits, not tested at this scale. The control, "It learns", does not show: -1 to 9, which is not all '
+        "above 0."
+    ]
+    shown = Verdict(**common, verdict="fails", interval=(-2.0, 4.0), control=control | {"shown": True})
+    assert results.claim_words([shown], "a") == ["Cost: -2 to 4 bits, fails."]
+    none = Verdict(**common, verdict="not tested at this scale", reason="needs 3 seeds")
+    assert results.claim_words([none], "a") == ["Cost: not tested at this scale (needs 3 seeds)."]
 
 
 # --- what came after -----------------------------------------------------------------------------------------

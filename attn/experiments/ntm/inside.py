@@ -8,6 +8,7 @@ own, and says so. Slots form a circle: where a stretch in use crosses its end, t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +35,9 @@ Window = Callable[[np.ndarray], np.ndarray]
 _PAIR = ("#E69F00", "#CC79A7")
 _TINT = 0.3
 _FAINT = 0.2  # where a head's largest weight is less than this at most steps, black stands for less than 1
-_FIT = 0.5  # share of the variance of locations that a line must explain to be drawn
+_FIT = 0.5  # share of the spread of places that a line must explain to be drawn
+SHUFFLES = 999  # random orders that tell what chance would give
+_TIE = 1e-9
 
 
 def best(records: Sequence[Record]) -> Record | None:
@@ -65,7 +68,7 @@ def recalling(records: Sequence[Record], *, n_heads: int = 1) -> Figure:
     if record is None:
         return nothing_yet(figure()[0])
     arrays = record.artifact()
-    writers, readers = _busiest(arrays["trace_add"]), _busiest(arrays["trace_reads"])
+    writers, readers = busiest(arrays["trace_add"]), busiest(arrays["trace_reads"])
     heads = list(zip(writers, readers, strict=False))[:n_heads]
     drawing, grid = _walk(arrays, record.seed, heads=heads)
     query, answer, *parts = recall_steps(arrays)
@@ -155,7 +158,7 @@ def _dotted(panels: np.ndarray, steps: Sequence[int], what: str) -> None:
         panel.set_xlabel(f"time step (dotted: {what})")
 
 
-def _busiest(vectors: np.ndarray) -> list[int]:
+def busiest(vectors: np.ndarray) -> list[int]:
     """Heads in falling order of the size of their vectors [T, heads, D]."""
     sizes = np.linalg.norm(vectors.astype(float), axis=-1).mean(axis=0)
     return [int(head) for head in np.argsort(-sizes, kind="stable")]
@@ -188,8 +191,8 @@ def _spans(axes: Axes, parts: Sequence[Sequence[tuple[int, int]]], *, filled: bo
 def counting(records: Sequence[Record]) -> Figure:
     """One n-gram sequence (fig. 15): add vectors and weightings, with marks where two contexts come back.
 
-    A model that keeps a count for each context reads one slot whenever the context is there, and writes to it a step
-    later, when it knows what followed; what it adds after a 0 and after a 1 then differs in sign.
+    A model that kept a count for each context in a slot of its own would read this slot whenever the context is there,
+    and write to it a step later, when it knows what followed.
     """
     record = best(records)
     if record is None:
@@ -205,7 +208,8 @@ def counting(records: Sequence[Record]) -> Figure:
     vectors(
         panels[2],
         added,
-        f"add vectors (means after 0 and after 1 correlate by {_opposed(inputs, added):.2f})",
+        f"add vectors (means after 0 and after 1 correlate by {_opposed(inputs, added):.2f}; "
+        f"unrelated ones mostly by less than ±{_unrelated(added.shape[1]):.2f})",
     )
     write, read = arrays["trace_write_weights"][:, 0], arrays["trace_read_weights"][:, 0]
     window, first = used_slots(write, read)
@@ -241,6 +245,11 @@ def _opposed(inputs: np.ndarray, added: np.ndarray) -> float:
     return float(np.corrcoef(added[ones].mean(axis=0), added[~ones].mean(axis=0))[0, 1])
 
 
+def _unrelated(components: int) -> float:
+    """What the correlation of two unrelated vectors stays below in 95% of cases, about."""
+    return min(1.0, 1.96 / np.sqrt(max(components - 1, 1)))
+
+
 def _returns(axes: Axes, marks: Mapping[str, np.ndarray], n_steps: int) -> None:
     """Triangles above a weighting."""
     top = axes.get_ylim()[1]
@@ -258,49 +267,93 @@ def _returns(axes: Axes, marks: Mapping[str, np.ndarray], n_steps: int) -> None:
 def sorting(records: Sequence[Record]) -> Figure:
     """One priority sort (fig. 17): where vectors are written, in order of priority; where the answer is read.
 
-    A model may sort by writing each vector to a place that depends on its priority alone, and then reading along. The
-    right panel tests this: location over priority, with the line around the circle of slots that fits best, if it
-    explains more than half of the variance. Of several heads those are shown whose places follow the order best.
+    Of several heads that pair is shown whose reading fits its writing best, see `finding_pair`. Circles in the middle
+    are where the vector that is due was written. A model may sort by giving each vector a place that depends on its
+    priority alone, and then reading along. The right panel has place over priority, with the line around the circle of
+    slots that fits best, if it explains more than half of the spread. Circles and dots are larger for larger weights.
     """
     record = best(records)
     if record is None:
         return nothing_yet(figure()[0])
     arrays = record.artifact()
-    shown = answer_step(arrays)
-    priorities = arrays["trace_inputs"][:shown, -1].astype(float)
-    order = np.argsort(-priorities, kind="stable")
-    write, writer = in_order(arrays["trace_write_weights"][:shown], priorities)
-    answers = arrays["trace_read_weights"][shown:]
-    read, reader = in_order(answers, np.arange(len(answers)) / len(answers))
+    priorities, order, written, answers = sort_steps(arrays)
+    pair = finding_pair(arrays)
+    write, read = written[:, pair.writer], answers[:, pair.reader]
     window, first = used_slots(write, read)
     drawing, panels = figure(1, 3, height=3.0, sharey=True)
-    _weighting(panels[0], write[order], window, f"write weighting{writer}", first)
-    _weighting(panels[1], read, window, f"read weighting{reader}", first)
+    several = written.shape[1] > 1
+    _weighting(panels[0], write[order], window, "write weighting" + _head(pair.writer, several), first)
+    _weighting(panels[1], read, window, "read weighting" + _head(pair.reader, several), first)
+    due = write[order[: len(answers)]]
+    _places(panels[1], np.arange(len(answers)), due, first, facecolors="none", edgecolors=_PAIR[0])
     panels[1].set_ylabel("")
     panels[0].set_xlabel("vector (1: highest priority)")
     panels[1].set_xlabel("step of the answer")
-    for panel, count in zip(panels, (shown, len(answers)), strict=False):
+    for panel, count in zip(panels, (len(written), len(answers)), strict=False):
         panel.set_xticks(range(0, count, 5), range(1, count + 1, 5))
     title = _against_priority(panels[2], priorities, write, first)
     panels[2].set_title(f"where written (seed {record.seed}):\n{title}")
     return drawing
 
 
-def in_order(weights: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, str]:
-    """Of a weighting [T, heads, N], the head whose place follows `values` [T] best, and words for the title."""
-    explained = [
-        circle_line(values, weights[:, head].argmax(axis=1), weights.shape[2])[2]
-        for head in range(weights.shape[1])
-    ]
-    head = int(np.argmax(explained))
-    return weights[:, head], _head(head, len(explained) > 1)
+def sort_steps(arrays: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What a traced sort holds.
+
+    Returns:
+        Priorities by arrival [T], arrivals with the highest priority first [T], weightings of the write heads while
+        vectors are shown [T, W, N], and of the read heads over the answer [A, R, N].
+    """
+    shown = answer_step(arrays)
+    priorities = arrays["trace_inputs"][:shown, -1].astype(float)
+    written = arrays["trace_write_weights"][:shown].astype(float)
+    answers = arrays["trace_read_weights"][shown:].astype(float)
+    return priorities, np.argsort(-priorities, kind="stable"), written, answers
+
+
+class Pair(NamedTuple):
+    """A write and a read head of a traced sort, and how well they work together."""
+
+    writer: int
+    reader: int
+    due: float  # overlap of the read weighting with the write weighting of the vector due, mean over the answer
+    any: float  # the same with the write weighting of a vector at random
+    reached: int  # of `SHUFFLES` random orders of the vectors, those in which the best pair gains as much
+
+
+def finding_pair(arrays: Arrays) -> Pair:
+    """The heads whose reading fits their writing best: most overlap with the vector due beyond that with any vector.
+
+    The overlap of two weightings is the sum over slots of their product: 1 if both are on the same slot alone, 1 / N if
+    one is on all slots alike. In a random order of the vectors, the best of all pairs of heads is taken too.
+    """
+    _, order, written, answers = sort_steps(arrays)
+    overlap = np.einsum("arn,twn->wrat", answers, written)  # [W, R, A, T]
+    by_chance = overlap.mean(axis=(2, 3))
+    steps = np.arange(len(answers))
+
+    def gain(order: np.ndarray) -> np.ndarray:
+        return overlap[:, :, steps, order[: len(steps)]].mean(axis=2) - by_chance
+
+    found = gain(order)
+    writer, reader = map(int, np.unravel_index(found.argmax(), found.shape))
+    most = [gain(shuffled).max() for shuffled in shuffles(len(order))]
+    chance = float(by_chance[writer, reader])
+    return Pair(
+        writer, reader, float(found.max()) + chance, chance, int((np.array(most) >= found.max() - _TIE).sum())
+    )
+
+
+def shuffles(count: int) -> np.ndarray:
+    """The same random orders of `count` things each time [SHUFFLES, count]."""
+    generator = np.random.default_rng(0)
+    return np.stack([generator.permutation(count) for _ in range(SHUFFLES)])
 
 
 def _against_priority(axes: Axes, priorities: np.ndarray, weights: np.ndarray, first: int) -> str:
     """The slot each vector was written to most, over its priority, as in the maps; returns what the line says."""
     n_slots = weights.shape[1]
-    slots = (weights.argmax(axis=1) - first) % n_slots + first  # as numbered in the maps
-    slope, start, explained = circle_line(priorities, slots, n_slots)
+    slots = _main_slots(weights, first)
+    slope, start, explained = circle_line(priorities, slots, n_slots, weights.max(axis=1))
     axes.set(xlabel="priority", xlim=(1.08, -1.08))
     fits = explained >= _FIT
     if fits:
@@ -309,33 +362,77 @@ def _against_priority(axes: Axes, priorities: np.ndarray, weights: np.ndarray, f
         line = slope * priorities + start
         slots = line + _around(slots - line, n_slots)
         axes.plot(ends, slope * ends + start, color="black", linewidth=1)
-    axes.plot(priorities, slots, "o", color=COLOURS["paper"], markersize=4)
+    _places(axes, priorities, weights, first, slots=slots, facecolors=COLOURS["paper"])
     return (
-        f"line of {abs(slope):.1f} slots a unit,\n{explained:.0%} of variance"
+        f"line of {abs(slope):.1f} slots a unit,\n{explained:.0%} of the spread"
         if fits
         else "on no line around the circle"
     )
 
 
-def circle_line(x: np.ndarray, slots: np.ndarray, n_slots: int) -> tuple[float, float, float]:
+def _places(
+    axes: Axes,
+    x: np.ndarray,
+    weights: np.ndarray,
+    first: int,
+    *,
+    slots: np.ndarray | None = None,
+    **colours: str,
+) -> None:
+    """A circle at the main slot of each weighting, larger for a larger weight."""
+    slots = _main_slots(weights, first) if slots is None else slots
+    sizes = 3 + 27 * weights.max(axis=1)
+    axes.scatter(x, slots, s=sizes, linewidths=0.8, **colours)
+
+
+def _main_slots(weights: np.ndarray, first: int) -> np.ndarray:
+    """Slots of largest weight, numbered as in the maps that begin at `first`."""
+    return (weights.argmax(axis=1) - first) % weights.shape[1] + first
+
+
+def circle_line(
+    x: np.ndarray, slots: np.ndarray, n_slots: int, weights: np.ndarray | None = None
+) -> tuple[float, float, float]:
     """The line around a circle of slots that fits best: slot = slope * x + start, modulo `n_slots`.
 
     Args:
         x: [T], from -1 to 1.
         slots: [T].
         n_slots: slots of the circle; the line makes at most one turn over the range of x.
+        weights: how much each of the slots counts [T]; all the same if not given.
 
     Returns:
-        Slope in slots per unit of x, start, and the share of the variance around the best constant that it explains,
-        0 if there is none to explain.
+        Slope in slots per unit of x, start, and the share of the spread around the best constant that it explains, 0
+        if there is none to explain. The spread is the circular variance: 1 minus the length of the mean direction.
     """
-    slopes = np.append(np.arange(-n_slots / 2, n_slots / 2, 0.1), 0.0)[:, None]
-    angles = 2 * np.pi / n_slots * (slots - slopes * x)  # [slopes, T]
-    starts = np.angle(np.exp(1j * angles).mean(axis=1)) * n_slots / (2 * np.pi)
-    left = (_around(slots - slopes * x - starts[:, None], n_slots) ** 2).sum(axis=1)
-    found = int(left.argmin())
-    explained = 1 - left[found] / left[-1] if left[-1] > 1e-9 else 0.0
-    return float(slopes[found, 0]), float(starts[found]), float(explained)
+    weights = np.ones(len(x)) if weights is None else weights
+    slopes, sums = _directions(x, slots[:, None], n_slots, weights[:, None])
+    found = int(np.abs(sums[:, 0]).argmax())
+    start = np.angle(sums[found, 0]) * n_slots / (2 * np.pi)
+    return float(slopes[found]), float(start), float(_explained(sums)[0])
+
+
+def line_shares(x: np.ndarray, slots: np.ndarray, n_slots: int, weights: np.ndarray) -> np.ndarray:
+    """The share of the spread that the best line explains, as `circle_line`, of many columns [T, K] at once: [K]."""
+    return _explained(_directions(x, slots, n_slots, weights)[1])
+
+
+def _directions(
+    x: np.ndarray, slots: np.ndarray, n_slots: int, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes of lines, the last 0 [S], and the mean direction around each of what is left of the slots [S, K]."""
+    slopes = np.append(np.arange(-n_slots / 2, n_slots / 2, 0.1), 0.0)
+    turn = 2j * np.pi / n_slots
+    return slopes, np.exp(-turn * slopes[:, None] * x) @ (
+        weights / weights.sum(axis=0) * np.exp(turn * slots)
+    )
+
+
+def _explained(sums: np.ndarray) -> np.ndarray:
+    lengths = np.abs(sums)
+    spread = 1 - lengths[-1]
+    left = 1 - lengths.max(axis=0)
+    return np.where(spread > _TIE, 1 - left / np.maximum(spread, _TIE), 0.0)
 
 
 def _around(distance: np.ndarray, n_slots: int) -> np.ndarray:

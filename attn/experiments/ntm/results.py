@@ -5,15 +5,18 @@ Every sentence is made from records or facts, so that it is right for whatever t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from statistics import median
+from typing import Any
 
+from attn.data.priority_sort import PrioritySortTask
 from attn.evaluation.curves import curve_area, running_median, solved_at
 from attn.experiments.ntm.answers import off_optimal
 from attn.experiments.ntm.figures import Records, bits_at, there
 from attn.experiments.ntm.runs import LABELS, PAPER, TASKS
 from attn.experiments.ntm.tables import answer_cost, final_cost, fitted_rows, solved_below, solves, typical
+from attn.reproduction.claims import Verdict
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, plain
 from attn.reproduction.records import Record
@@ -31,11 +34,53 @@ def _median(rows: Sequence[Record], value: Callable[[Record], float]) -> float:
     return median(value(record) for record in rows)
 
 
+def setting(record: Record) -> str:
+    """Model, heads and training of a run: "NTM, LSTM controller, 5 read and 5 write heads, 1 sequence an update"."""
+    config = record.data["config"]
+    heads, size = config["model"]["n_heads"], config["training"]["batch_size"]
+    kind = record.data["experiment"].rpartition("/")[2]
+    pairs = f"{heads} read and {heads} write head{'s' * (heads > 1)}"
+    return f"{LABELS[kind]}, {pairs}, {_sequences(size)} an update"
+
+
+def _sequences(size: int) -> str:
+    return f"{size} sequence{'s' * (size > 1)}"
+
+
 def _bits(value: float) -> str:
     return f"{value:.3g}" if value >= _RIGHT else f"below {_RIGHT:g}"
 
 
 # --- parameter counts ----------------------------------------------------------------------------------------
+
+
+def count_words(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of how many rows of each table the parameters are found as printed, and whether the others are above the print.
+
+    Args:
+        tables: as a chapter's state gives them, with exact cells.
+    """
+    return [_counts(table) for table in tables]
+
+
+def _counts(table: Mapping[str, Any]) -> str:
+    cells = {
+        row["label"]: cell for row in table["rows"] for cell in row["cells"] if cell["column"] == "parameters"
+    }
+    missed = {label: cell for label, cell in cells.items() if cell["matches"] != "yes"}
+    said = f"{len(cells) - len(missed)} of {len(cells)} rows of {_number(table['id'])}"
+    if not missed:
+        return f"Equal to the print: {said}."
+    larger = sum(cell["paper"] > cell["values"]["exact"] for cell in missed.values())
+    return (
+        f"Equal to the print: {said}. Not equal: {', '.join(missed)}; there the printed number is the larger in "
+        f"{larger} of {len(missed)}."
+    )
+
+
+def _number(table: str) -> str:
+    """As "table 3"."""
+    return table.partition("_")[0].replace("table", "table ")
 
 
 def fitted_table() -> Html:
@@ -74,7 +119,16 @@ def fitted_words() -> list[str]:
     other = "; ".join(
         f"{row['task']} needs {row['n_in']} inputs here, {table_3[row['task']]} in table 3" for row in moved
     )
+    met = {
+        table: [row["printed"] == row["fitted"] for row in rows if row["table"] == table]
+        for table in ("table1_ntm_ff", "table2_ntm_lstm")
+    }
+    said = " and ".join(
+        f"{sum(found)} of {len(paper.table(table).rows)} rows of {_number(table)}"
+        for table, found in met.items()
+    )
     return [
+        f"The pattern meets {said}.",
         f"The pattern is the standard build with a read vector of {width} values where it has {built}, a head pair that "
         f"emits the number of values in the last column where it emits {emitted}, and {more} values more. So each "
         f"output costs {width - built} weights more than it should.",
@@ -116,7 +170,7 @@ def update_words(task: str, one: Sequence[Record], many: Sequence[Record]) -> li
 def _solving(task: str, rows: Sequence[Record]) -> list[str]:
     level, training = solved_below(task), rows[0].data["config"]["training"]
     size, rate = training["batch_size"], training["lr"]
-    how = f"{size} sequence{'s' * (size > 1)} an update, learning rate {rate:g}"
+    how = f"{_sequences(size)} an update, learning rate {rate:g}"
     found = [seen for record in rows if (seen := solved_at(record.history, level)) is not None]
     if not found:
         return [f"{how}: not below {level:g} bits in any of {seeds(rows)}."]
@@ -267,7 +321,7 @@ def items_words(records: Records, items: Sequence[int]) -> list[str]:
 
 
 def ngram_words(records: Records) -> list[str]:
-    """How far each model is from the optimal estimator, and what share of the worth of contexts it has found."""
+    """How far each model is from the optimal estimator, what contexts are worth to it, and how the models rank."""
     lines = []
     for kind, rows in there(records).items():
         above = _median(rows, lambda r: r.metric("bits_above_optimal"))
@@ -276,7 +330,27 @@ def ngram_words(records: Records) -> list[str]:
             f"{LABELS[kind]}: {above:.3g} bits above the optimal estimator; {share:.0%} of what contexts are worth "
             f"({seeds(rows)})."
         )
-    return lines or [NONE]
+    return (lines + _beside_lstm(there(records))) or [NONE]
+
+
+def _beside_lstm(records: Records) -> list[str]:
+    """Whether the NTMs lie between the optimal estimator and the LSTM, as in the paper; nothing without all of them."""
+    machines = [kind for kind in records if kind != "lstm"]
+    if "lstm" not in records or not machines:
+        return []
+    costs = {kind: _median(rows, lambda r: r.metric("bits_per_sequence")) for kind, rows in records.items()}
+    optimal = _median(records["lstm"], lambda r: r.metric("optimal_bits_per_sequence"))
+    ranked = ", ".join(f"{LABELS[kind]} {costs[kind]:.3g}" for kind in sorted(costs, key=costs.get))
+    between = sum(optimal <= costs[kind] < costs["lstm"] for kind in machines)
+    said = (
+        f"In the paper's figure 13 the NTMs lie between the optimal estimator and the LSTM; here {between} of "
+        f"{len(machines)} do."
+    )
+    if all(costs[kind] > costs["lstm"] for kind in machines):
+        said += " It is the reverse: the LSTM, which has no memory matrix, is the nearest to the optimum."
+    return [
+        f"After the last update, medians, least first: optimal estimator {optimal:.3g}, {ranked} bits. {said}"
+    ]
 
 
 def _found_of_context(record: Record) -> float:
@@ -297,6 +371,48 @@ def prediction_words(records: Records) -> list[str]:
             f"{half:.2f} from it ({seeds(rows)})."
         )
     return lines or [NONE]
+
+
+# --- priority sort -------------------------------------------------------------------------------------------
+
+_CHANCE = PrioritySortTask().n_answered * PrioritySortTask().n_bits  # bits of an answer known by chance
+
+
+def head_words(groups: Sequence[Sequence[Record]]) -> list[str]:
+    """What each of several settings of heads and training costs at the end, seed by seed, and which are at chance.
+
+    Args:
+        groups: runs of one setting each.
+    """
+    lines = []
+    for rows in filter(None, groups):
+        costs = {record.seed: final_cost(record) for record in rows}
+        said = ", ".join(f"seed {seed} {cost:.3g}" for seed, cost in costs.items())
+        chance = [str(seed) for seed, cost in costs.items() if cost >= _CHANCE]
+        rate = rows[0].data["config"]["training"]["lr"]
+        lines.append(
+            f"{setting(rows[0])}, learning rate {rate:g}: {said} bits."
+            + (f" Not below chance, {_CHANCE} bits: seed {_and(chance)}." if chance else "")
+        )
+    return lines or [NONE]
+
+
+def claim_words(verdicts: Sequence[Verdict], claim: str) -> list[str]:
+    """What became of a test: its verdict with the interval, and its control where this does not show."""
+    found = next(verdict for verdict in verdicts if verdict.id == claim)
+    if found.interval is None:
+        return [f"{found.measure}: {found.verdict} ({found.reason})."]
+    said = f"{found.measure}: {_between(found.interval)} {found.unit}, {found.verdict}."
+    if found.control["shown"]:
+        return [said]
+    return [
+        f'{said} The control, "{found.control["statement"]}", does not show: {_between(found.control["interval"])}, '
+        "which is not all above 0."
+    ]
+
+
+def _between(interval: Sequence[float]) -> str:
+    return "{:.3g} to {:.3g}".format(*interval)
 
 
 # --- what came after -----------------------------------------------------------------------------------------
