@@ -117,6 +117,20 @@ class Page:
         return tables.live_table(rows)
 
 
+def show(drawing: Any, makes: str) -> None:
+    """Show a figure; where it is None, for lack of records, say which command makes them.
+
+    Args:
+        drawing: a matplotlib figure, or None.
+        makes: the command.
+    """
+    import matplotlib.pyplot as plt
+
+    if drawing is None:
+        print(f"Nothing to draw yet; this makes the records: {makes}")
+    plt.show()
+
+
 def source(*objects: Callable) -> Any:
     """The code of functions or classes, as it stands in the library."""
     from IPython.display import Code

@@ -333,7 +333,14 @@ def test_heads_are_named_by_their_distance(tmp_path):
     words = results.near_and_far([run])
     assert "head 1 of layer 1, looks 2 tokens back" in words and "head 4 of layer 4" in words
     marked = figures.exact_distances(run, (11, 35))
-    assert len(marked.axes) == 4 and len(marked.axes[0].lines) == 2
+    assert len(marked.axes) == 4
+    for layer, axes in enumerate(marked.axes):
+        lines, heads = axes.lines[:2], axes.lines[2:]
+        assert [line.get_xdata()[0] for line in lines] == [11, 35] and len(heads) == 4
+        for head, line in enumerate(heads):
+            shares = run.artifact()["attention_by_distance"][layer, head].astype(float)
+            np.testing.assert_allclose(line.get_ydata(), shares)
+            assert line.get_label() == f"head {head + 1}: {shares[10] + shares[34]:.0%}"
 
 
 def test_dynamic_spans_of_the_liveliest_heads(tmp_path):
@@ -382,8 +389,8 @@ def test_of_equal_work_the_fastest_seed_counts():
         lambda: figures.dynamic_spans(None, []), lambda: figures.growth({"adaptive": []}), lambda: figures.saved([]),
     ],
 )  # fmt: skip
-def test_without_records_figures_say_so(draw):
-    assert [text.get_text() for text in draw().texts] == ["no records yet"]
+def test_without_records_nothing_is_drawn(draw):
+    assert draw() is None
 
 
 # --- words -------------------------------------------------------------------------------------------------------
@@ -421,12 +428,15 @@ def test_the_control_is_told_by_seed():
 def test_weight_on_copies_is_told_with_its_seed(tmp_path):
     shares = np.zeros((2, 4, 64), np.float16)
     shares[0, :, 0] = 1
-    shares[1, :, results.copy_distances()[0] - 1] = 1
+    shares[1, :3, results.copy_distances()[0] - 1] = 1
+    shares[1, 3, 0] = 1
     run = record("copies/fixed_512", seed=2, folder=tmp_path)
     kept = dict(run.artifact()) | {"attention_by_distance": shares}
     np.savez(tmp_path / run.data["artifact"]["file"], **kept)
     said = results.copies_heads_words([run])
-    assert said.startswith("Shown is seed 2") and "0% in layer 1, 100% in layer 2" in said
+    assert said.startswith("Shown is seed 2")
+    assert "0% in layer 1 (0% to 0% by head), 75% in layer 2 (0% to 100% by head) of the weight" in said
+    assert "most is head 1 of layer 2, the one that does least head 1 of layer 1." in said
 
 
 def test_an_empty_cache_is_a_rare_sight_in_training():

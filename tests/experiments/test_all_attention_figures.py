@@ -59,7 +59,7 @@ def record(model, seed=0, bits=None, task="letters", **metrics):
         "longest_span": 33.0, "persistent_mass": 0.4, "valid_bits_without_vectors": bits + 0.5,
     } | metrics  # fmt: skip
     data = record_data(PAPER, f"{task}/{model}", seed, values)
-    data["config"] = {"model": {"n_persistent": NUMBERS.get(model, 256)}}
+    data["config"] = {"model": {"n_persistent": NUMBERS.get(model, 256)}, "evaluation_rows": 1}
     return Kept(Path(f"{model}/seed{seed}.json"), data | {"artifact": None, "arrays": arrays(seed)})
 
 
@@ -280,8 +280,8 @@ def test_the_inside_of_a_model_is_drawn():
         lambda: figures.users(None),
     ],
 )
-def test_without_records_figures_say_so(draw):
-    assert [text.get_text() for text in draw().texts] == ["no records yet"]
+def test_without_records_nothing_is_drawn(draw):
+    assert draw() is None
 
 
 def test_words_are_told_from_records():
@@ -309,9 +309,48 @@ def test_words_are_told_from_records():
     assert results.margin() == 0.02
 
 
+def test_what_is_missing_is_named():
+    few = {name: [record(name)] for name in ("ff", "all", "none")}
+    *_, missing = results.replaced_words(few)
+    assert missing.startswith("Not recorded yet: all-attention, same depth") and missing.count(";") == 2
+    assert results.sweep_words(few)[0].startswith(
+        "Not recorded yet: an eighth as many persistent vectors; half"
+    )
+    (ways,) = results.variants_words(few)
+    assert ways.startswith("Not recorded yet: attn-split") and "ff-attn" in ways
+    assert not any("Not recorded" in line for line in results.replaced_words(grid()))
+
+
+def test_what_is_lost_without_either_is_told_with_its_seeds():
+    costs, collapse, back, seeds = results.without_words(
+        {name: [record(name)] for name in ("ff", "all", "none")}
+    )
+    assert "costs 0.400 bits a symbol more than" in costs and "17.4% of its 2.300 bits" in costs
+    assert (
+        "40% of what the model with feed-forward layers gains" in collapse
+    )  # 3.3 is the cost of counts of pairs
+    assert back == "Persistent vectors, at the same depth, win back 0.420 bits, 105% of the loss."
+    assert seeds.startswith("This is one seed")
+    found = {name: rows[:2] for name, rows in grid(LIKE_THE_PAPER | {"all": 2.58}).items()}
+    found["all"][1] = record("all", 1, 2.502)
+    found["ff"].append(record("ff", 2))  # the others have no such seed
+    *_, back, seeds = results.without_words(found)
+    assert back.endswith("win back 0.160 bits (0.120 to 0.200 by seed), 40% of the loss.")
+    assert "2 seeds that all three models have" in seeds
+    worse = {"ff": [record("ff")], "none": [record("none")], "all": [record("all", bits=2.75)]}
+    assert "win nothing of it back: they change it by -0.050 bits." in results.without_words(worse)[2]
+    better = results.without_words(worse | {"none": [record("none", bits=2.2)]})
+    assert len(better) == 2 and "0.100 bits a symbol less than" in better[0]
+    assert results.without_words({"ff": [record("ff")]}) == [
+        "What is lost without either: not all records yet."
+    ]
+
+
 def test_words_without_records_say_so():
     assert results.replaced_words({}) == results.variants_words({}) == ["No records yet."]
-    assert results.sweep_words({"all": [record("all")]}) == ["Not all records yet."]
+    assert results.sweep_words({"all": [record("all")]})[0].startswith(
+        "Not recorded yet: no persistent vectors"
+    )
     assert results.reliance_words([]) == results.spans_words({}) == "No records yet."
     assert repr(results.baseline_table("bytes", {})) == "No records yet."
     assert (
@@ -328,4 +367,10 @@ def test_places_are_shown_as_text():
     kept["top_places"][0, 0] = 7
     text = repr(results.contexts_table(one, layers=(0,), per_layer=1))
     assert "the␣cat␣" in text and f"head {kept['top_head'][0, 0] + 1}" in text
+    rows = len(kept["tokens"]) // 2
+    kept["tokens"][rows - 1 : rows + 2] = [20, 3, 1]
+    kept["top_places"][0, 0] = rows + 1  # the second symbol of the second row
+    one.data["config"]["evaluation_rows"] = 2
+    text = repr(results.contexts_table(one, layers=(0,), per_layer=1))
+    assert "ca" in text and "tca" not in text, "nothing of the row before"
     assert "none stated" in repr(results.contexts_table(None))

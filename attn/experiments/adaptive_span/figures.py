@@ -1,4 +1,4 @@
-"""Figures of chapter 3."""
+"""Figures of chapter 3; those of records are None where there are none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from attn.experiments.adaptive_span.concepts import Gradients
-from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, learning_curves, legend_below, nothing_yet
+from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, learning_curves, legend_below
 from attn.reproduction.records import Record
 
 _PHONE = 4.6  # inches wide, so that a phone shows the words at their size
@@ -85,16 +85,16 @@ def by_kind_and_limit(records: Records) -> dict[str, dict[int, list[Record]]]:
     return {kind: found[kind] for kind in KIND_LABELS if kind in found}
 
 
-def over_limit(records: Records, *, floor: Sequence[tuple[int, float]] = ()) -> Figure:
+def over_limit(records: Records, *, floor: Sequence[tuple[int, float]] = ()) -> Figure | None:
     """Mean span, operations and bits against the limit S; every seed a mark, lines through means.
 
     Args:
         records: of one text.
         floor: (limit, bits) of the best possible model that sees what all layers together see, if that is known.
     """
-    drawing, panels = figure(1, 3, height=2.9)
     if not records:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, 3, height=2.9)
     what = (("mean_span", 1, "mean span, tokens"), ("flops", 1e6, "multiply-adds a token, millions"),
             ("valid_bits", 1, "validation bits per symbol"))  # fmt: skip
     found = by_kind_and_limit(records)
@@ -130,15 +130,15 @@ def best(records: Records) -> Record | None:
     return min(records, key=lambda record: record.metric("valid_bits"), default=None)
 
 
-def spans_by_layer(runs: Mapping[str, Records]) -> Figure:
+def spans_by_layer(runs: Mapping[str, Records]) -> Figure | None:
     """The paper's fig. 4: the span of every head, layer by layer, ramp included; seeds side by side.
 
     Args:
         runs: records by title of the panel.
     """
-    drawing, panels = figure(1, len(runs), height=2.7, squeeze=False)
     if not any(runs.values()):
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, len(runs), height=2.7, squeeze=False)
     for panel, (title, records) in zip(panels[0], runs.items(), strict=True):
         if not records:
             panel.text(0.5, 0.5, "no records yet", ha="center", va="center", transform=panel.transAxes)
@@ -164,10 +164,10 @@ def spans_by_layer(runs: Mapping[str, Records]) -> Figure:
     return drawing
 
 
-def attention_by_distance(record: Record | None) -> Figure:
+def attention_by_distance(record: Record | None) -> Figure | None:
     """How much weight each head of a trained model gives to each distance, a panel for each layer."""
     if record is None:
-        return nothing_yet(figure()[0])
+        return None
     kept = record.artifact()
     shares, means = kept["attention_by_distance"].astype(float), kept["attention_distance"]
     n_layers, n_heads, reach = shares.shape
@@ -190,19 +190,27 @@ def attention_by_distance(record: Record | None) -> Figure:
     return drawing
 
 
-def exact_distances(record: Record | None, marked: Sequence[int]) -> Figure:
-    """The same without bins, layers below each other, heads added up: on a text that repeats from known distances."""
+def exact_distances(record: Record | None, marked: Sequence[int]) -> Figure | None:
+    """The same without bins, a line for each head: on a text that repeats from known distances.
+
+    Args:
+        record: of a model with fixed spans.
+        marked: distances at which it pays to look.
+    """
     if record is None:
-        return nothing_yet(figure()[0])
+        return None
     shares = record.artifact()["attention_by_distance"].astype(float)
-    drawing, panels = figure(len(shares), 1, height=1.5, sharex=True, squeeze=False)
+    held = on_marked(record, marked)
+    drawing, panels = figure(len(shares), 1, height=1.7, sharex=True, squeeze=False)
     for layer, panel in enumerate(panels[:, 0]):
         for distance in marked:
             panel.axvline(distance, color=COLOURS["paper"], linestyle=":", linewidth=0.9)
-        panel.vlines(
-            range(1, shares.shape[-1] + 1), 0, shares[layer].mean(0), color=_LAYERS[layer], linewidth=1.5
-        )
-        panel.set(title=f"layer {layer + 1}, mean of its heads", ylabel="weight")
+        for head, by_distance in enumerate(shares[layer]):
+            panel.plot(range(1, len(by_distance) + 1), by_distance, color=_LAYERS[head % len(_LAYERS)], linewidth=1,
+                       label=f"head {head + 1}: {held[layer, head]:.0%}")  # fmt: skip
+        panel.legend(title="on dotted lines", fontsize=7, title_fontsize=7, ncols=1, loc="center left",
+                     bbox_to_anchor=(1.0, 0.5))  # fmt: skip
+        panel.set(title=f"layer {layer + 1}", ylabel="weight", ylim=(0, None))
     panels[-1, 0].set(
         xlabel="tokens back (dotted: where a copy's next letter lies)",
         xlim=(0, min(shares.shape[-1], 2 * max(marked))),
@@ -210,9 +218,15 @@ def exact_distances(record: Record | None, marked: Sequence[int]) -> Figure:
     return drawing
 
 
+def on_marked(record: Record, marked: Sequence[int]) -> np.ndarray:
+    """Share of each head's weight that lies at the marked distances, of those within its reach [layers, H]."""
+    shares = record.artifact()["attention_by_distance"].astype(float)
+    return shares[..., [distance - 1 for distance in marked if distance <= shares.shape[-1]]].sum(-1)
+
+
 def dynamic_spans(
     record: Record | None, symbols: Sequence[str], *, n_tokens: int = 72, n_heads: int = 3
-) -> Figure:
+) -> Figure | None:
     """Spans that depend on the input, token by token, of the heads that change most.
 
     Args:
@@ -222,7 +236,7 @@ def dynamic_spans(
         n_heads: how many heads.
     """
     if record is None:
-        return nothing_yet(figure()[0])
+        return None
     kept = record.artifact()
     tokens, spans = kept["dynamic_tokens"][-n_tokens:], kept["dynamic_spans"][..., -n_tokens:]
     drawing, axes = figure(height=2.7)
@@ -243,16 +257,16 @@ def dynamic_spans(
 # --- from records: over training ------------------------------------------------------------------------------
 
 
-def growth(runs: Mapping[str, Records]) -> Figure:
+def growth(runs: Mapping[str, Records]) -> Figure | None:
     """Mean span and validation bits over training, by kind; every seed a thin line.
 
     Args:
         runs: records by kind.
     """
     there = {kind: records for kind, records in runs.items() if records}
-    drawing, panels = figure(1, 2, height=2.9)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, 2, height=2.9)
     for panel, metric, name, start in (
         (panels[0], "mean_span", "mean span, tokens", 0), (panels[1], "bits_per_token", "validation bits per symbol", 1),
     ):  # fmt: skip
@@ -277,14 +291,14 @@ def fastest(records: Records) -> Record:
     return max(records, key=lambda record: record.data["run"]["units_per_second"])
 
 
-def saved(records: Records) -> Figure:
+def saved(records: Records) -> Figure | None:
     """Operations by the paper's rule against time measured, both per token; a mark for each model's fastest seed.
 
     The dashed line is time in proportion to operations, from the costliest fixed span down.
     """
-    drawing, axes = figure(width=_PHONE, height=2.8)
     if not records:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=2.8)
     found = {kind: list(map(fastest, rows.values())) for kind, rows in by_kind_and_limit(records).items()}
     for kind, runs in found.items():
         points = list(map(_cost, runs))

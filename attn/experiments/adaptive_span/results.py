@@ -13,7 +13,7 @@ from attn.data.language_text import GENERATED
 from attn.data.text import LETTERS
 from attn.experiments.adaptive_span.claims import FAMILIES, context_worth
 from attn.experiments.adaptive_span.copies import CopiesConfig
-from attn.experiments.adaptive_span.figures import KIND_LABELS, best, by_kind_and_limit, fastest
+from attn.experiments.adaptive_span.figures import KIND_LABELS, best, by_kind_and_limit, fastest, on_marked
 from attn.experiments.adaptive_span.runs import (
     KINDS,
     PAPER,
@@ -183,17 +183,22 @@ def _less(gain: float) -> str:
 
 
 def copies_heads_words(records: Records) -> str:
-    """How much of each layer's weight lies where copies are, in the best run, in a sentence."""
+    """How much of the weight of each layer, and of each head, lies where copies are, in the best run, in sentences."""
     record = best(records)
     if record is None:
         return "No records yet."
-    shares = record.artifact()["attention_by_distance"].astype(float).mean(axis=1)  # [layers, distances]
-    marked = [distance - 1 for distance in copy_distances() if distance <= shares.shape[1]]
-    found = ", ".join(f"{share:.0%} in layer {i}" for i, share in enumerate(shares[:, marked].sum(axis=1), 1))
+    held = on_marked(record, copy_distances())  # [layers, H]
+    reach = record.artifact()["attention_by_distance"].shape[-1]
+    n_marked = sum(distance <= reach for distance in copy_distances())
+    found = ", ".join(
+        f"{layer.mean():.0%} in layer {i} ({layer.min():.0%} to {layer.max():.0%} by head)"
+        for i, layer in enumerate(held, 1)
+    )
     return (
-        f"Shown is seed {record.seed}, the one that ends at the fewest bits. The {len(marked)} marked distances get "
-        f"{found} of the heads' weight; equal weight on all {shares.shape[1]} would give "
-        f"{len(marked) / shares.shape[1]:.1%}."
+        f"Shown is seed {record.seed}, the one that ends at the fewest bits. The {n_marked} marked distances get "
+        f"{found} of the weight; equal weight on all {reach} would give {n_marked / reach:.1%}. The head that stands on "
+        f"them most is {_place(np.unravel_index(held.argmax(), held.shape))}, the one that does least "
+        f"{_place(np.unravel_index(held.argmin(), held.shape))}."
     )
 
 

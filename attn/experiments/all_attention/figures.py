@@ -1,4 +1,4 @@
-"""Figures of chapter 4."""
+"""Figures of chapter 4; those of records are None where there are none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from attn.experiments.all_attention.concepts import Cluster, Layer
 from attn.experiments.all_attention.results import there
 from attn.experiments.all_attention.runs import SWEEP
-from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below, nothing_yet
+from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below
 from attn.reproduction.records import Record
 
 Records = Mapping[str, Sequence[Record]]  # by model
@@ -117,17 +117,17 @@ def _seeds(
     )
 
 
-def sweep(records: Records) -> Figure:
+def sweep(records: Records) -> Figure | None:
     """Validation bits over N at fixed depth, with models without vectors beside it."""
     found = there(records)
-    drawing, axes = figure(width=_PHONE, height=3.0)
     points = [
         (found[name][0].data["config"]["model"]["n_persistent"], found[name])
         for name in SWEEP
         if name in found
     ]
     if not points:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=3.0)
     places = range(len(points))
     for place, (_, rows) in zip(places, points, strict=True):
         _seeds(axes, place, rows, _BLUE, "o", "all-attention, a seed" if place == 0 else None)
@@ -146,13 +146,13 @@ def sweep(records: Records) -> Figure:
     return drawing
 
 
-def variants(records: Records) -> Figure:
+def variants(records: Records) -> Figure | None:
     """Validation bits of the ways to join vectors and context: every seed a mark."""
     found = there(records)
     rows = {name: found[name] for name in _SHORT if name in found}
-    drawing, axes = figure(width=_PHONE, height=0.34 * max(2, len(rows)) + 0.8)
     if not rows:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=0.34 * max(2, len(rows)) + 0.8)
     for place, (name, some) in enumerate(rows.items()):
         colour = _LOOKS[name][0] if name in ("ff", "none") else _BLUE
         values = [_bits(record) for record in some]
@@ -168,13 +168,13 @@ def variants(records: Records) -> Figure:
     return drawing
 
 
-def equal_cost(records: Records) -> Figure:
+def equal_cost(records: Records) -> Figure | None:
     """Validation bits beside parameters and beside operations: every seed a mark."""
     found = there(records)
     rows = {name: found[name] for name in _LOOKS if name in found}
-    drawing, panels = figure(2, width=_PHONE, height=2.1)
     if not rows:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(2, width=_PHONE, height=2.1)
     for name, some in rows.items():
         colour, marker, label = _LOOKS[name]
         bits = [_bits(record) for record in some]
@@ -191,12 +191,12 @@ def equal_cost(records: Records) -> Figure:
     return drawing
 
 
-def mass(records: Sequence[Record]) -> Figure:
+def mass(records: Sequence[Record]) -> Figure | None:
     """Share of the weight on persistent vectors: a mark for each head of each seed, a line for the layer's mean."""
-    drawing, axes = figure(width=_PHONE, height=2.5)
     kept = [arrays["mass"] for record in records if "mass" in (arrays := record.artifact())]
     if not kept:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=2.5)
     shares_ = np.stack(kept)  # [seeds, L, H]
     layers = np.arange(1, shares_.shape[1] + 1)
     n_seeds, _, n_heads = shares_.shape
@@ -213,12 +213,12 @@ def mass(records: Sequence[Record]) -> Figure:
     return drawing
 
 
-def concentration(record: Record | None) -> Figure:
+def concentration(record: Record | None) -> Figure | None:
     """How much of a layer's weight on vectors its most used ones hold."""
-    drawing, axes = figure(width=_PHONE, height=2.5)
     kept = {} if record is None else record.artifact()
     if "sorted_usage" not in kept:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=2.5)
     usage = kept["sorted_usage"]
     held = usage.cumsum(1) / usage.sum(1, keepdims=True)
     places = np.arange(1, usage.shape[1] + 1)
@@ -236,11 +236,11 @@ def concentration(record: Record | None) -> Figure:
     return drawing
 
 
-def users(record: Record | None, *, per_layer: int = 4) -> Figure:
+def users(record: Record | None, *, per_layer: int = 4) -> Figure | None:
     """Mean weight on the most used vectors of each layer, by the symbol at the query."""
     kept = {} if record is None else record.artifact()
     if "top_usage" not in kept or "symbols" not in kept:
-        return nothing_yet(figure(width=_PHONE)[0])
+        return None
     usage = kept["top_usage"][:, :per_layer]
     heads, vectors = (kept[name][:, :per_layer] for name in ("top_head", "top_vector"))
     shown = np.flatnonzero(kept["symbol_count"])

@@ -19,6 +19,8 @@ from attn.reproduction.speed import Speed, of_benchmark, speed_table
 
 Records = Mapping[str, Sequence[Record]]  # by model
 _CONTEXT = 12  # symbols shown before a place
+# What stands beside the model with feed-forward layers.
+_REPLACED = ("all", "same_depth", "equal_flops", "none", "deep_none")
 
 
 def there(records: Records) -> dict[str, Sequence[Record]]:
@@ -96,7 +98,7 @@ def replaced_words(records: Records) -> list[str]:
         return ["No records yet."]
     base = _mean(found["ff"])
     lines = [f"{LABELS['ff'].capitalize()}: {base:.3f} bits a symbol ({_seeds(found['ff'])})."]
-    for name in ("all", "same_depth", "equal_flops", "none", "deep_none"):
+    for name in _REPLACED:
         if name not in found:
             continue
         rows = found[name]
@@ -106,7 +108,63 @@ def replaced_words(records: Records) -> list[str]:
             f"{LABELS[name].capitalize()}: {_mean(rows) - base:+.3f} bits with {parameters:.0%} of the parameters and "
             f"{operations:.0%} of the operations ({_seeds(rows)})."
         )
+    return [*lines, *_missing(found, _REPLACED)]
+
+
+def _missing(records: Records, names: Sequence[str]) -> list[str]:
+    """Models of these that have no records, in a sentence, if there are any."""
+    labels = [LABELS[name] for name in names if not records.get(name)]
+    return [f"Not recorded yet: {'; '.join(labels)}."] if labels else []
+
+
+def without_words(records: Records) -> list[str]:
+    """What a model loses without feed-forward layers and vectors, and how much of it vectors win back, in sentences.
+
+    Compared are runs with the same seed; both all-attention and attention alone have the same depth.
+    """
+    seeds = [{record.seed: record for record in records.get(name, ())} for name in ("ff", "none", "all")]
+    common = sorted(set.intersection(*map(set, seeds)))
+    if not common:
+        return ["What is lost without either: not all records yet."]
+    ff, none, vectors = ([runs[seed] for seed in common] for runs in seeds)
+    base, lost = _mean(ff), _mean(none) - _mean(ff)
+    learned = _mean(ff, "order1_bits") - base
+    more = "more" if lost > 0 else "less"
+    lines = [
+        "With neither feed-forward layers nor vectors, a model as deep as the all-attention one costs "
+        f"{abs(lost):.3f} bits a symbol {more} than the one with feed-forward layers: {abs(lost) / base:.1%} of its "
+        f"{base:.3f} bits."
+    ]
+    if lost > 0 and learned > 0:
+        lines.append(
+            f"The print is said to show a collapse; here the loss is {lost / learned:.0%} of what the model with "
+            "feed-forward layers gains on counts of pairs of symbols."
+        )
+    if lost > 0:
+        lines.append(_won_back(ff, none, vectors))
+    lines.append(_caveat(len(common)))
     return lines
+
+
+def _won_back(ff: Sequence[Record], none: Sequence[Record], vectors: Sequence[Record]) -> str:
+    back = _mean(none) - _mean(vectors)
+    share = back / (_mean(none) - _mean(ff))
+    by_seed = [
+        one.metric("valid_bits") - other.metric("valid_bits")
+        for one, other in zip(none, vectors, strict=True)
+    ]
+    spread = f" ({min(by_seed):.3f} to {max(by_seed):.3f} by seed)" if len(by_seed) > 1 else ""
+    if back <= 0:
+        return f"Persistent vectors win nothing of it back: they change it by {back:.3f} bits{spread}."
+    return (
+        f"Persistent vectors, at the same depth, win back {back:.3f} bits{spread}, {share:.0%} of the loss."
+    )
+
+
+def _caveat(n_seeds: int) -> str:
+    if n_seeds == 1:
+        return "This is one seed of each model: how much seeds differ is not known from it."
+    return f"These are means over the {n_seeds} seeds that all three models have."
 
 
 def _seeds(records: Sequence[Record]) -> str:
@@ -117,7 +175,7 @@ def sweep_words(records: Records) -> list[str]:
     """How bits fall with N."""
     found = there(records)
     if not all(name in found for name in SWEEP):
-        return ["Not all records yet."]
+        return _missing(found, SWEEP)
     means = [_mean(found[name]) for name in SWEEP]
     numbers = [found[name][0].data["config"]["model"]["n_persistent"] for name in SWEEP]
     steps = ", ".join(
@@ -145,7 +203,7 @@ def variants_words(records: Records) -> list[str]:
     if len(base) > 1:
         values = [record.metric("valid_bits") for record in base]
         lines.append(f"Seeds of one softmax lie {max(values) - min(values):.3f} bits apart.")
-    return lines
+    return [*lines, *_missing(found, VARIANTS)]
 
 
 def reliance_words(records: Sequence[Record]) -> str:
@@ -249,11 +307,12 @@ def contexts_table(record: Record | None, *, layers: Sequence[int] = (0, -1), pe
     kept = {} if record is None else record.artifact()
     if "top_places" in kept and "symbols" in kept:
         shares = kept["symbol_count"] / kept["symbol_count"].sum()
+        row = len(kept["tokens"]) // record.data["config"]["evaluation_rows"]
         for layer in sorted({range(len(kept["top_head"]))[layer] for layer in layers}):
             for place in range(per_layer):
                 head, vector = kept["top_head"][layer, place] + 1, kept["top_vector"][layer, place] + 1
                 weight = float(kept["top_usage"][layer, place] @ shares)
-                found = [_before(kept, position) for position in kept["top_places"][layer, place]]
+                found = [_before(kept, position, row) for position in kept["top_places"][layer, place]]
                 grid.add(
                     [
                         plain(f"layer {layer + 1}, head {head}, no. {vector}"),
@@ -264,8 +323,10 @@ def contexts_table(record: Record | None, *, layers: Sequence[int] = (0, -1), pe
     return grid.render()
 
 
-def _before(kept: Mapping[str, np.ndarray], position: int) -> str:
-    ids = kept["tokens"][max(0, position - _CONTEXT + 1) : position + 1]
+def _before(kept: Mapping[str, np.ndarray], position: int, row: int) -> str:
+    """The symbols up to a position; rows of `row` tokens follow each other, and know nothing of the one before."""
+    start = max(position - position % row, position - _CONTEXT + 1)
+    ids = kept["tokens"][start : position + 1]
     return bytes(kept["symbols"][ids]).decode("utf-8", "replace").replace(" ", "␣").replace("\n", "⏎")
 
 
