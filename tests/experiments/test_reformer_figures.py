@@ -4,14 +4,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from attn.experiments.reformer import CHAPTER, concepts, figures, results
+from attn.experiments.adaptive_span import CHAPTER as SPAN_CHAPTER
+from attn.experiments.reformer import CHAPTER, concepts, figures, method_results, results
 from attn.experiments.reformer.convergence import has_converged
 from attn.experiments.reformer.runs import PAPER
-from attn.experiments.reformer.workloads import EVALUATIONS
+from attn.experiments.reformer.workloads import EVALUATIONS, build_model
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
+from attn.reproduction.experiment import config_dict
 from attn.reproduction.facts import load_papers
-from attn.reproduction.records import Record
+from attn.reproduction.records import Record, write_record
 from attn.reproduction.scoreboard import ChapterState
 from tests.reproduction.toy import record_data
 
@@ -27,6 +30,82 @@ def record(attention, seed, shares=None, curve=(0.01, 0.5, 0.9), **metrics):
 
 def row(full, *rounds):
     return dict(zip(("full", "lsh8", "lsh4", "lsh2", "lsh1"), (full, *rounds), strict=True))
+
+
+# --- how many keys hold the weight ---------------------------------------------------------------------------
+
+
+def test_the_largest_weights_are_added_up():
+    weights = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.25, 0.25]])
+    np.testing.assert_allclose(concepts.largest(weights, (1, 2, 3)), [[0.6, 0.9, 1], [0.5, 0.75, 1]])
+
+
+def test_a_few_keys_hold_the_weight_only_where_scores_lie_apart():
+    near, far = concepts.random_queries((8, 48), n_keys=4096, n_queries=8)
+    assert near.spread == pytest.approx(1, abs=0.1) and far.spread == pytest.approx(6, abs=0.6)
+    at = concepts.COUNTS.index(64)
+    # of normal scores with standard deviation 1, the largest 64th holds 0.124: Phi(1 - z) with Phi(-z) = 1 / 64
+    assert near.shares[:, at].mean() == pytest.approx(0.124, abs=0.02)
+    assert far.shares[:, at].mean() > 0.95 and (np.diff(far.shares) >= 0).all()
+    np.testing.assert_allclose(near.shares[:, -1], 1, rtol=1e-5)
+
+
+def span_record(results_, experiment, weights, seed=0):
+    config = SPAN_CHAPTER.experiment(experiment).config("cpu")
+    data = record_data(
+        "sukhbaatar2019span", experiment, seed, {"valid_bits": 1.0}, config=config_dict(config)
+    )
+    return write_record(results_, data, {"attention_by_distance": weights.astype(np.float16)})
+
+
+def test_trained_heads_are_those_with_the_longest_span(tmp_path):
+    assert concepts.trained_heads(tmp_path) == {}
+    assert (
+        "copies/fixed_512" in method_results.largest_words(concepts.random_queries((8,), n_keys=64), {})[-1]
+    )
+    sharp = np.zeros((2, 4, 512))
+    sharp[..., 100] = 1
+    sharp[1, 3] = 1 / 512
+    span_record(tmp_path, "copies/fixed_512", sharp)
+    span_record(tmp_path, "copies/fixed_512", sharp, seed=1)
+    span_record(tmp_path, "copies/fixed_256", np.full((2, 4, 256), 1 / 256))
+    span_record(tmp_path, "copies/adaptive_512", sharp)
+    span_record(tmp_path, "limit/fixed_short", np.full((4, 4, 32), 1 / 32))  # too few keys to speak of a few
+    ((text, found),) = concepts.trained_heads(tmp_path).items()
+    assert (text, found.n_keys, found.n_seeds) == ("a generated text of copies", 512, 2)
+    assert found.shares.shape == (16, 10) and (found.shares[:7] == 1).all()
+    assert found.shares[7, 6] == pytest.approx(64 / 512, rel=1e-3)
+    random = concepts.random_queries((8, 48), n_keys=512)
+    toy, trained = method_results.largest_words(random, {text: found})
+    assert "512 keys: with queries of length 8, 48" in toy
+    assert "16 heads over 512 keys (2 seeds)" in trained
+    assert (
+        "at least 89 percent on average, in the flattest head at least 12 percent, in the sharpest 100"
+        in trained
+    )
+    top, below = figures.largest(random, {text: found}).axes
+    assert len(top.lines) == 2 and len(below.lines) == 17 and below.get_title() == f"{text}, 512 keys"
+
+
+def test_a_lower_bound_is_one():
+    """The largest means over queries are no more than the means of each query's largest."""
+    weights = torch.softmax(3 * torch.randn(50, 64, generator=torch.Generator().manual_seed(0)), -1)
+    bound = concepts.largest(weights.mean(0), (1, 4, 16))
+    assert (bound <= concepts.largest(weights, (1, 4, 16)).mean(0)).all()
+
+
+def test_weights_of_a_model_are_those_it_attends_with():
+    config = CHAPTER.experiment("duplication/full").config("ci")
+    torch.manual_seed(0)
+    model = build_model(config)
+    tokens = torch.randint(1, 100, (2, config.seq_len))
+    weights = concepts.first_weights(model, tokens)
+    assert weights.shape == (2, config.n_heads, config.seq_len, config.seq_len)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:3]))
+    held = concepts.copying_heads(model, length=config.seq_len, count=2)
+    assert held.shape == (config.n_heads, 7) and (np.diff(held) > 0).all() and held[:, -1] == pytest.approx(1)
+    (line,) = method_results.live_words(model, config.seq_len)
+    assert "on a single key and" in line and "on 8 keys of 64" in line
 
 
 # --- what is computed --------------------------------------------------------------------------------------
@@ -97,8 +176,8 @@ def test_conventions_show_every_seed():
 @pytest.mark.parametrize(
     "draw", [lambda: figures.grids({}, {"the paper": {}}), lambda: figures.conventions({})]
 )
-def test_without_records_figures_say_so(draw):
-    assert [text.get_text() for text in draw().texts] == ["no records yet"]
+def test_without_records_nothing_is_drawn(draw):
+    assert draw() is None
 
 
 # What the paper prints, trained with full attention that is plain but shared, and with LSH.
@@ -166,7 +245,18 @@ def test_the_conclusion_is_told_from_records():
     assert "nearest is shared, raw keys, itself allowed" in together
     theirs = by_start["First column of the replication, 46.54, 75.94 and 70.65"]
     assert "no kind of full attention here comes within 5 percentage points; nearest is shared" in theirs
-    assert results.answer(like_the_paper()) == [together, theirs]
+    assert (
+        "of 2 kinds of full attention recorded for both" in together and "2 seeds, not converged" in together
+    )
+    first, second, rests = results.answer(like_the_paper())
+    assert (first, second) == (together, theirs)
+    assert rests.startswith(
+        "This rests on 2 of 5 kinds of full attention, 1 to 2 seeds of each model, and may change."
+    )
+    assert (
+        "Not recorded yet: shared, unit keys, itself allowed; shared, raw keys, itself last; separate"
+        in rests
+    )
     assert "shared, unit keys, itself allowed" in by_start["Not recorded yet, so that the answer may change"]
 
 
@@ -180,9 +270,33 @@ def test_the_conclusion_turns_with_the_records():
         records[name] = [
             record(name, 0, {"full": 0.01, "full_plain": 0.9, "full_with_self": 0.6, "full_raw_keys": 0.9})
         ]
-    together, theirs = results.answer(records)
+    together, theirs, _ = results.answer(records)
     assert "nearest is shared, unit keys, itself last" in together
     assert "Counted as they are" in results.conclusion(records)[-1]
+
+
+def test_with_all_records_the_answer_stands():
+    names = (*results.CONVENTIONS, "lsh4", "lsh2", "lsh1")
+    records = {name: [record(name, seed, PLAIN, LONG) for seed in range(3)] for name in names}
+    assert results.answer(records)[-1] == (
+        "This rests on 5 of 5 kinds of full attention, 3 seeds of each model; all of them had converged."
+    )
+    one = {name: found[:1] for name, found in records.items()}
+    assert results.answer(one)[-1].endswith("1 seed of each model, and may change.")
+    records["full"][1] = record("full", 1, PLAIN, RISING)
+    assert results.answer(records)[-1].endswith(
+        "and may change. Not converged: shared, unit keys, itself last."
+    )
+
+
+def test_what_is_trained_so_far_is_told():
+    line, how = results.trained_words(like_the_paper())
+    assert line.startswith(
+        "Trained so far: 2 of 5 kinds, 1 to 2 seeds each: shared, unit keys, itself last; shared"
+    )
+    assert "Not yet: shared, unit keys, itself allowed; shared, raw keys, itself last; separate" in line
+    assert "with hashing" in how
+    assert results.trained_words({"lsh1": []}) == ["Trained so far is none of the 5 kinds of full attention."]
 
 
 def test_whether_separate_projections_fall_is_told_from_records():

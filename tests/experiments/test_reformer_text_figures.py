@@ -144,6 +144,13 @@ def test_claims_fail_on_other_numbers():
     assert changed("translation/short_shared", bleu_flickr=28.5)["c5_bleu"] == FAILS
 
 
+def test_a_control_calls_no_model_worse_that_its_claim_does_not():
+    claims = {claim.id: claim for claim in text_claims.CLAIMS}
+    found = claims["c5_bleu"].control.statement
+    assert found == "The Transformer it is compared with translates at all: its BLEU is above 5"
+    assert "expected to be worse" in claims["c7_both"].control.statement
+
+
 def test_claims_stay_open_without_their_control():
     found = changed("byte_depth/layers_2", bits_per_byte=2.0)
     assert found["c4_shared"] == found["c5_reversible"] == NOT_TESTED
@@ -186,15 +193,11 @@ def test_table_4_has_a_model_for_each_row_that_can_be_trained():
         lambda: text_figures.rounds({"lsh1": []}),
         lambda: text_figures.context({}),
         lambda: text_figures.step_times({"standard": []}),
+        lambda: text_figures.growths([], xlabel="", ylabel=""),
     ],
 )
-def test_without_records_figures_say_so(draw):
-    assert [text.get_text() for text in draw().texts] == ["no records yet"]
-
-
-def test_without_a_benchmark_its_figure_says_so():
-    drawing = text_figures.growths([], xlabel="", ylabel="")
-    assert [text.get_text() for text in drawing.texts] == ["not measured yet"]
+def test_without_records_nothing_is_drawn(draw):
+    assert draw() is None
 
 
 def test_growths_say_their_exponent():
@@ -245,7 +248,7 @@ def test_words_are_those_of_the_records():
     (line,) = text_results.costs({"standard": [byte_record("standard", s, 2.5 + s / 10) for s in range(2)]})
     assert "2.550 bits per byte (2.500 to 2.600), 2 seeds; 1 MiB wait" in line
     (line,) = text_results.rounds_needed({"lsh2": [byte_record("lsh2")], "lsh1": []})
-    assert "2.500 bits with full attention, over the first 64 segments of the test text" in line
+    assert "2.500 bits with full attention, over the first 64 segments or so of the test text" in line
     assert "hashing is within 0.05 at no number of rounds" in line
     near = {f"bits_lsh{rounds}": 2.5 + 0.1 / rounds for rounds in (1, 2, 4, 8)}
     (line,) = text_results.rounds_needed({"lsh2": [byte_record("lsh2", **near)]})
@@ -379,7 +382,7 @@ def speed_file(folder, benchmark, rows):
 
 def test_times_come_from_the_benchmarks(tmp_path):
     assert growth.time_over_length(tmp_path) == growth.time_over_depth(tmp_path) == []
-    assert "python -m benchmarks.lsh" in method_results.crossing(tmp_path)[0]
+    assert method_results.crossing(tmp_path) == []
     hashed, full = "attn.kernels.lsh", "causal SDPA"
     speed_file(
         tmp_path, "lsh",

@@ -1,19 +1,139 @@
-"""What the chapter computes to show: hashing on a circle, which pairs meet, weight kept over rounds, memory."""
+"""What the chapter computes to show: how many keys hold the weight, hashing on a circle, which pairs meet, weight kept
+over rounds, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from attn.data.duplication import DuplicationTask
+from attn.language_model import LanguageModel
 from attn.lsh import default_buckets, hash_vectors, lsh_attention, random_rotations, sort_by_bucket
+from attn.reproduction.records import Record, load_records
 from attn.shared_qk import full_attention, shared_qk_attention, unit
 
 GIB = 2**30
 FLOAT32 = 4  # bytes
+
+# --- how many keys hold the weight ------------------------------------------------------------------------------
+
+COUNTS = tuple(2**n for n in range(17))  # numbers of keys, up to the paper's 64 thousand
+
+
+def largest(weights: Tensor, counts: Sequence[int] = COUNTS) -> Tensor:
+    """Share of the weight that the largest terms of each row hold.
+
+    Args:
+        weights: rows of a softmax [..., S].
+        counts: numbers of terms, each at most S.
+
+    Returns:
+        [..., counts].
+    """
+    held = weights.double().sort(-1, descending=True).values.cumsum(-1)
+    return held[..., torch.tensor(counts) - 1]
+
+
+class Random(NamedTuple):
+    """Queries of one length among random keys of length 1."""
+
+    length: float
+    spread: float  # standard deviation of a query's scores
+    shares: np.ndarray  # on the `COUNTS` largest keys [queries, counts]
+
+
+def random_queries(
+    lengths: Sequence[float] = (8, 16, 32, 48), *, n_keys: int = COUNTS[-1], head_dim: int = 64,
+    n_queries: int = 16, seed: int = 0,
+) -> list[Random]:  # fmt: skip
+    """A toy: full attention of random queries to as many random keys as the paper speaks of, none of them near."""
+    generator = torch.Generator().manual_seed(seed)
+    key = unit(torch.randn(n_keys, head_dim, generator=generator))
+    query = unit(torch.randn(n_queries, head_dim, generator=generator))
+    scores = query @ key.T  # keys have length 1, so that nothing divides the products
+    counts = [count for count in COUNTS if count <= n_keys]
+    return [
+        Random(length, length * float(scores.std(-1).mean()),
+               largest(torch.softmax(length * scores, -1), counts).numpy())
+        for length in lengths
+    ]  # fmt: skip
+
+
+class Heads(NamedTuple):
+    """Heads of trained models with fixed spans, and the least that their largest weights can hold."""
+
+    n_keys: int  # the span
+    n_seeds: int
+    shares: np.ndarray  # at least so much of the weight is on the `COUNTS` largest keys [heads, counts]
+
+
+# Families of chapter 3's models by what they read; its records are the only ones with weights over hundreds of keys.
+_TEXTS = {"copies": "a generated text of copies", "limit": "real text"}
+_SPANS = "sukhbaatar2019span"
+_MANY = 256  # keys, so that a few dozen are few
+
+
+def trained_heads(results: Path) -> dict[str, Heads]:
+    """Heads of chapter 3's models with the longest fixed span that is recorded, by text.
+
+    Kept are means over queries, by distance. The k distances with the highest means hold on average no more than the k
+    largest keys of each query, which may be others: what is returned is a lower bound.
+    """
+    families: dict[str, list[Record]] = {}
+    for record in load_records(results)[0]:
+        paper, experiment, profile, _ = record.key
+        family, _, model = experiment.partition("/")
+        is_fixed = (paper, profile) == (_SPANS, "cpu") and model.startswith("fixed_")
+        if is_fixed and family in _TEXTS and _span(record) >= _MANY:
+            families.setdefault(family, []).append(record)
+    return {text: _heads(families[family]) for family, text in _TEXTS.items() if family in families}
+
+
+def _heads(records: Sequence[Record]) -> Heads:
+    n_keys = max(map(_span, records))
+    longest = [record for record in records if _span(record) == n_keys]
+    weights = torch.from_numpy(np.stack([record.artifact()["attention_by_distance"] for record in longest]))
+    weights = weights.flatten(0, 2)  # [seeds * L * H, distances]
+    counts = [count for count in COUNTS if count <= weights.shape[-1]]
+    return Heads(n_keys, len(longest), largest(weights, counts).numpy())
+
+
+def _span(record: Record) -> int:
+    return record.data["config"]["model"]["max_span"]
+
+
+@torch.no_grad()
+def first_weights(model: LanguageModel, tokens: Tensor) -> Tensor:
+    """Weights [B, H, T, T] of the first attention layer of one of the chapter's models, on tokens [B, T]."""
+    attention, inputs = model.stack.layers[0][0], []
+    hook = attention.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
+    try:
+        model(tokens)
+    finally:
+        hook.remove()
+    return attention.attention_weights(inputs[0])
+
+
+def copying_heads(model: LanguageModel, *, length: int, count: int = 32, seed: int = 0) -> np.ndarray:
+    """Share of the weight on the largest keys, by a model of duplication, where it says w again.
+
+    Args:
+        model: with full attention.
+        length: of the sequences.
+        count: of the sequences.
+        seed: of their words.
+
+    Returns:
+        Means over the tokens that are scored, for the `COUNTS` up to the length [H, counts].
+    """
+    batch = DuplicationTask(length=length).sample(count, torch.Generator().manual_seed(seed))
+    weights = first_weights(model.eval(), batch.tokens).transpose(1, 2)[batch.scored]  # [scored, H, T]
+    return largest(weights, [n for n in COUNTS if n <= length]).mean(0).numpy()
 
 
 # --- hashing --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Figures of chapter 2."""
+"""Figures of chapter 2; those of records are None where there are none."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle as Disc
 
-from attn.experiments.reformer.concepts import Circle, Meetings
+from attn.experiments.reformer.concepts import COUNTS, Circle, Heads, Meetings, Random
 from attn.experiments.reformer.runs import LABELS
 from attn.experiments.reformer.workloads import EVALUATIONS
-from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below, nothing_yet
+from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below
 from attn.reproduction.records import Record
 
 _PHONE = 4.6  # inches wide, so that a phone shows the words at their size
@@ -21,6 +21,35 @@ _ROUND_COLUMNS = ("full", "lsh8", "lsh4", "lsh2", "lsh1")
 _COLUMN_NAMES = {"full": "full", "lsh8": "8", "lsh4": "4", "lsh2": "2", "lsh1": "1"}
 
 Records = Mapping[str, Sequence[Record]]  # by attention of the training
+
+
+def largest(random: Sequence[Random], trained: Mapping[str, Heads]) -> Figure:
+    """Share of the weight on the largest keys: of random queries by their length, and the least of trained heads."""
+    drawing, panels = figure(1 + len(trained), 1, width=_PHONE, height=2.0, squeeze=False)
+    top, *others = panels[:, 0]
+    for found, colour, marker in zip(random, _BUCKETS, _MARKERS, strict=False):
+        middle = found.shares.mean(0)
+        top.plot(COUNTS[: len(middle)], middle, color=colour, marker=marker, markersize=3,
+                 label=f"scores spread by {found.spread:.1f}")  # fmt: skip
+    top.set_title(f"random directions, {COUNTS[random[0].shares.shape[1] - 1]:,} keys")
+    for panel, (text, heads) in zip(others, trained.items(), strict=True):
+        counts = COUNTS[: heads.shares.shape[1]]
+        for number, shares in enumerate(heads.shares):
+            label = "a trained head, at least" if number == 0 else None
+            panel.plot(counts, shares, color=_BUCKETS[0], linewidth=0.8, alpha=0.5, label=label)
+        panel.plot(counts, heads.shares.mean(0), color=_BUCKETS[5], linewidth=2, label="mean of the heads")
+        panel.set_title(f"{text}, {heads.n_keys:,} keys")
+    for panel in panels[:, 0]:
+        panel.axvspan(32, 64, color="#DDDDDD", linewidth=0)
+        panel.set_xscale("log", base=2)
+        panel.set(ylim=(0, 1.03), ylabel="share of weight")
+        last = max(panel.lines, key=lambda line: len(line.get_xdata())).get_xdata()[-1]
+        ticks = [count for count in COUNTS[::3] if count <= last]
+        panel.set_xticks(ticks, [f"{count:,}" for count in ticks], fontsize=8)
+        panel.minorticks_off()
+        panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    panels[-1, 0].set_xlabel("largest keys (grey: 32 to 64)")
+    return drawing
 
 
 def circle(found: Circle) -> Figure:
@@ -82,7 +111,7 @@ def weight_kept(rounds: Sequence[int], shares: Mapping[float, np.ndarray]) -> Fi
     return drawing
 
 
-def grids(records: Records, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+def grids(records: Records, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure | None:
     """Table 2 three times: in print, in the replication, and here (means over seeds), as heat maps in percent.
 
     Args:
@@ -90,9 +119,9 @@ def grids(records: Records, printed: Mapping[str, Mapping[str, Sequence[float]]]
         printed: by who printed it, the percentages of each row in the order full, 8, 4, 2, 1 rounds.
     """
     rows = [name for name in ("full", "lsh4", "lsh2", "lsh1") if records.get(name)]
-    drawing, panels = figure(1, len(printed) + 1, height=2.4, sharey=True)
     if not rows:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, len(printed) + 1, height=2.4, sharey=True)
     ours = {name: [100 * _mean(records[name], column) for column in _ROUND_COLUMNS] for name in rows}
     for panel, (who, table) in zip(panels, {**printed, "here": ours}.items(), strict=True):
         values = np.array([table[name] for name in rows])
@@ -115,12 +144,12 @@ def _mean(records: Sequence[Record], column: str) -> float:
     return float(np.mean([record.metric(f"accuracy_{column}") for record in records]))
 
 
-def conventions(records: Records) -> Figure:
-    """Accuracy of every model under every convention of full attention, and under LSH: every seed a mark."""
+def conventions(records: Records) -> Figure | None:
+    """Accuracy of every recorded model under every convention of full attention, and under LSH: every seed a mark."""
     there = {name: found for name, found in records.items() if found}
-    drawing, axes = figure(width=7.2, height=0.42 * max(2, len(there)) + 1.6)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=7.2, height=0.42 * max(2, len(there)) + 1.6)
     shown = [*_ROUND_COLUMNS[:1], *(name for name in EVALUATIONS if name.startswith("full_")), "lsh8", "lsh1"]
     for place, (name, colour, marker) in enumerate(zip(shown, _BUCKETS, _MARKERS, strict=False)):
         shift = 0.11 * (place - (len(shown) - 1) / 2)

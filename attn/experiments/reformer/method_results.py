@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from attn.experiments.reformer.concepts import Circle
+from attn.experiments.reformer.concepts import COUNTS, Circle, Heads, Random, copying_heads
 from attn.experiments.reformer.conventions import Difference, Leak
 from attn.experiments.reformer.growth import Growth, Model, time_over_length
 from attn.experiments.reformer.swapping import MACHINES, least_tokens, swap
 from attn.reproduction.grid import Grid, Html, plain
-from attn.reproduction.speed import command
 
 # --- growth ------------------------------------------------------------------------------------------------------
 
@@ -49,6 +48,55 @@ def growth_table(found: Sequence[Model]) -> Html:
         )
     ]
     return grid.render()
+
+
+# --- how many keys hold the weight -------------------------------------------------------------------------------
+
+A_FEW_DOZEN = 64
+_SPANS = "attn run sukhbaatar2019span --experiment copies/fixed_512 --profile cpu"
+
+
+def largest_words(random: Sequence[Random], trained: Mapping[str, Heads]) -> list[str]:
+    """What a few dozen keys hold: of random queries by the spread of their scores, and of trained heads at least."""
+    at = COUNTS.index(A_FEW_DOZEN)
+    lengths = ", ".join(f"{found.length:g}" for found in random)
+    spreads = ", ".join(f"{found.spread:.1f}" for found in random)
+    held = ", ".join(f"{100 * found.shares[:, at].mean():.0f}" for found in random)
+    n_keys = COUNTS[random[0].shares.shape[1] - 1]
+    lines = [
+        f"Random directions, {n_keys:,} keys: with queries of length {lengths} a query's scores have a standard "
+        f"deviation of {spreads}, and the {A_FEW_DOZEN} largest keys hold {held} percent of the weight."
+    ]
+    for text, heads in trained.items():
+        shares = heads.shares[:, at]
+        lines.append(
+            f"Trained on {text}, {len(shares)} heads over {heads.n_keys:,} keys ({_seeds(heads.n_seeds)}): the "
+            f"{A_FEW_DOZEN} largest hold at least {_percent(shares.mean())} on average, in the flattest head at least "
+            f"{_percent(shares.min())}, in the sharpest {_percent(shares.max())}; if all keys were alike, "
+            f"{_percent(A_FEW_DOZEN / heads.n_keys)}."
+        )
+    return lines if trained else [*lines, f"No trained heads are recorded to set beside them: {_SPANS}"]
+
+
+def live_words(model, length: int) -> list[str]:
+    """What a model that was trained on duplication puts on a single key and on a few, by head, in a sentence."""
+    held = copying_heads(model, length=length)
+    parts = []
+    for count, what in ((1, "a single key"), (8, "8 keys")):
+        shares = 100 * held[:, COUNTS.index(count)]
+        parts.append(f"{shares.min():.0f} to {shares.max():.0f} percent on {what}")
+    return [
+        f"Where it says w again, the heads of the model with full attention put {' and '.join(parts)} of {length}, on "
+        "average over tokens."
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} percent"
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
 
 
 # --- hashing on the circle ---------------------------------------------------------------------------------------
@@ -157,11 +205,11 @@ def _digits(value: float) -> str:
 
 
 def crossing(results, benchmark: str = "lsh") -> list[str]:
-    """From which measured length on hashing takes less time than full attention; or that nothing was measured."""
+    """From which measured length on hashing takes less time than full attention; nothing where it was not measured."""
     found = {growth.name: growth for growth in time_over_length(results)}
     full = found.pop("full, fused kernel", None)
     if full is None or not found:
-        return [f"No benchmark yet; this makes it: {command(benchmark)}"]
+        return []
     lines = []
     for growth in found.values():
         lines.append(_crossing(growth, full))

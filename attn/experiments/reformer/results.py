@@ -107,6 +107,34 @@ def learned(records: Records) -> list[str]:
     return lines or NO_RECORDS
 
 
+def trained_words(records: Records) -> list[str]:
+    """Which kinds of full attention are trained so far, and what each model is evaluated with."""
+    there, missing = _split(CONVENTIONS, records)
+    if not there:
+        return [f"Trained so far is none of the {len(CONVENTIONS)} kinds of full attention."]
+    seeds = span_of([len(records[name]) for name in there])
+    counted = f"{seeds} seed{'s' * (seeds != '1')}{' each' * (len(there) > 1)}"
+    line = f"Trained so far: {len(there)} of {len(CONVENTIONS)} kinds, {counted}: {_names(there)}."
+    if missing:
+        line += f" Not yet: {_names(missing)}."
+    return [
+        line,
+        "Each trained model is evaluated with keys of unit length or raw, with itself last or allowed, and with "
+        "hashing; queries and keys that were trained apart stay apart, but for hashing, which takes the queries for "
+        "both.",
+    ]
+
+
+def _split(names: Iterable[str], records: Records) -> tuple[list[str], list[str]]:
+    """Those with records, and those without."""
+    names = list(names)
+    return [n for n in names if records.get(n)], [n for n in names if not records.get(n)]
+
+
+def _names(names: Iterable[str]) -> str:
+    return "; ".join(map(_short, names))
+
+
 # --- what the conventions decide ---------------------------------------------------------------------------------
 
 
@@ -184,10 +212,26 @@ def conclusion(records: Records) -> list[str]:
 
 
 def answer(records: Records) -> list[str]:
-    """The conclusion in two sentences: what is nearest to the paper, and what became of the replication."""
+    """The conclusion in short: what is nearest to the paper, what became of the replication, and what that rests on."""
     said = _sentences(records)
     wanted = ("together, the paper", "column, the replication")
-    return [said[key] for key in wanted if key in said] or NO_RECORDS
+    found = [said[key] for key in wanted if key in said]
+    return [*found, _rests_on(records)] if found else NO_RECORDS
+
+
+def _rests_on(records: Records) -> str:
+    """How many kinds and seeds the answer comes from, what is missing, and what had not converged."""
+    there, missing = _split((*CONVENTIONS, *_HASHED), records)
+    counts = [len(records[name]) for name in there]
+    kinds = sum(name in CONVENTIONS for name in there)
+    few = f"{span_of(counts)} seed{'s' * (max(counts) > 1)} of each model"
+    line = f"This rests on {kinds} of {len(CONVENTIONS)} kinds of full attention, {few}"
+    late = [name for name in there if not all(map(has_converged, records[name]))]
+    if min(counts) > 1 and not missing and not late:
+        return f"{line}; all of them had converged."
+    doubts = [f"Not recorded yet: {_names(missing)}."] * bool(missing)
+    doubts += [f"Not converged: {_names(late)}."] * bool(late)
+    return " ".join([f"{line}, and may change.", *doubts])
 
 
 def _sentences(records: Records) -> dict[str, str]:
@@ -201,7 +245,7 @@ def _sentences(records: Records) -> dict[str, str]:
                 said[f"{part}, {who}"] = _met(who, part, getattr(theirs, part), points)
         whole = {n: fmean([*one.row, *one.column]) for n, one in apart.items() if one.is_whole}
         if len(whole) > 1:
-            said[f"together, {who}"] = _together(who, whole)
+            said[f"together, {who}"] = _together(who, whole, records)
     return said
 
 
@@ -215,10 +259,21 @@ def _met(who: str, part: str, printed: Sequence[float], apart: Mapping[str, floa
     return f"{head} no kind of full attention here comes within {_MEETS:g} percentage points; nearest is {said[0]}."
 
 
-def _together(who: str, apart: Mapping[str, float]) -> str:
+def _together(who: str, apart: Mapping[str, float], records: Records) -> str:
     near = sorted(apart, key=apart.__getitem__)
-    ranked = [f"{_short(name)} ({apart[name]:.2g} percentage points away on average)" for name in near]
-    return f"First row and column of {who} together: nearest is {ranked[0]}; then {'; '.join(ranked[1:])}."
+    ranked = [
+        f"{_short(name)} ({apart[name]:.2g} percentage points away on average; {_state(records[name])})"
+        for name in near
+    ]
+    among = f"of {len(ranked)} kinds of full attention recorded for both, nearest is {ranked[0]}"
+    return f"First row and column of {who} together: {among}; then {'; '.join(ranked[1:])}."
+
+
+def _state(found: Sequence[Record]) -> str:
+    """How many seeds, and whether they had converged."""
+    seeds = f"{len(found)} seed{'s' * (len(found) > 1)}"
+    late = sum(not has_converged(record) for record in found)
+    return f"{seeds}, {'converged' if not late else 'not converged' if late == len(found) else f'{late} not converged'}"
 
 
 def _apart(ours: Parts) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures of chapter 2 on language models, and on time and memory."""
+"""Figures of chapter 2 on language models, and on time and memory; those of what is not recorded yet are None."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from attn.experiments.reformer.growth import Growth, exponent
 from attn.experiments.reformer.text_results import context_bins
 from attn.experiments.reformer.text_runs import LABELS
-from attn.reproduction.figures import figure, learning_curves, legend_below, nothing_yet
+from attn.reproduction.figures import figure, learning_curves, legend_below
 from attn.reproduction.records import Record
 
 Records = Mapping[str, Sequence[Record]]  # by model
@@ -27,12 +27,12 @@ _MARKERS = "osD^vP*X"
 _SHORT = {"shared": "full attention", **{f"lsh{n}": f"{n} round{'s' * (n > 1)}" for n in (8, 4, 2, 1)}}
 
 
-def curves(records: Records, labels: Mapping[str, str] = LABELS) -> Figure:
+def curves(records: Records, labels: Mapping[str, str] = LABELS) -> Figure | None:
     """Bits of the validation text over bytes seen, every seed and the median of each model."""
     there = {name: found for name, found in records.items() if found}
-    drawing, axes = figure(width=_PHONE, height=3.2)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=3.2)
     colours = dict(zip(there, _LINES, strict=False)) | {n: c for n, c in _COLOURS.items() if n in there}
     seeds = {
         name: [[(e["seen"] / 1e6, e["bits_per_token"]) for e in record.history if e["step"]] for record in found]
@@ -45,12 +45,12 @@ def curves(records: Records, labels: Mapping[str, str] = LABELS) -> Figure:
     return drawing
 
 
-def rounds(records: Records) -> Figure:
+def rounds(records: Records) -> Figure | None:
     """Bits of the test text by what a model was trained and is evaluated with; every seed a mark."""
     there = {name: found for name, found in records.items() if found}
-    drawing, axes = figure(width=_PHONE, height=3.0)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=3.0)
     columns = ["lsh1", "lsh2", "lsh4", "lsh8", "full"]
     for (name, found), marker in zip(there.items(), _MARKERS, strict=False):
         values = np.array([[record.metric(f"bits_{column}") for column in columns] for record in found])
@@ -67,12 +67,12 @@ def rounds(records: Records) -> Figure:
     return drawing
 
 
-def context(records: Records) -> Figure:
+def context(records: Records) -> Figure | None:
     """Bits by place in the segment, in bins that double: does more context help?"""
     there = {name: found for name, found in records.items() if found and found[0].artifact()}
-    drawing, axes = figure(width=_PHONE, height=2.8)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=2.8)
     for (name, found), marker in zip(there.items(), _MARKERS, strict=False):
         bits = np.mean([record.artifact()["bits_by_position"] for record in found], axis=0)
         _, ends, means = zip(*context_bins(bits), strict=True)
@@ -86,12 +86,12 @@ def context(records: Records) -> Figure:
 # --- over length and depth -------------------------------------------------------------------------------------
 
 
-def step_times(records: Records) -> Figure:
+def step_times(records: Records) -> Figure | None:
     """Seconds of a step over the length of its sequences, the tokens as many; every seed a mark, medians joined."""
     there = {name: found for name, found in records.items() if found}
-    drawing, axes = figure(width=_PHONE, height=3.0)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=3.0)
     for (name, found), marker in zip(there.items(), _MARKERS, strict=False):
         config = found[0].data["config"]
         lengths = sorted(config["lengths"])
@@ -109,12 +109,11 @@ def step_times(records: Records) -> Figure:
     return drawing
 
 
-def growths(found: Sequence[Growth], *, xlabel: str, ylabel: str, scale: float = 1.0) -> Figure:
+def growths(found: Sequence[Growth], *, xlabel: str, ylabel: str, scale: float = 1.0) -> Figure | None:
     """Several ways over sizes, both axes logarithmic, with the exponent of each in the legend."""
-    drawing, axes = figure(width=_PHONE, height=2.8)
     if not found:
-        nothing_yet(drawing).texts[0].set_text("not measured yet")
-        return drawing
+        return None
+    drawing, axes = figure(width=_PHONE, height=2.8)
     # from broad to fine, so that a line that lies on another one hides nothing
     breadths = np.linspace(4, 1.2, len(found)) if len(found) > 1 else [1.5]
     for way, colour, marker, breadth in zip(found, _LINES, _MARKERS, breadths, strict=False):

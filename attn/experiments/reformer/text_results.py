@@ -49,8 +49,8 @@ def rounds_needed(records: Records) -> list[str]:
         within = f"from {least} round{'s' * (least > 1)} on" if least else "at no number of rounds"
         segments = found[0].data["config"]["grid_segments"]
         lines.append(
-            f"Trained with {LABELS[name]}: {full:.3f} bits with full attention, over the first {segments} segments of "
-            f"the test text; hashing is within {margin:g} {within}."
+            f"Trained with {LABELS[name]}: {full:.3f} bits with full attention, over the first {segments} segments or "
+            f"so of the test text, as many from each row; hashing is within {margin:g} {within}."
         )
     return [*lines, *_is_tested(records.get("shared", ()))] if lines else NO_RECORDS
 
