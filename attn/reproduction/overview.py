@@ -9,7 +9,7 @@ from typing import Any
 from attn.reproduction.tables import CLAIM_STATES, STATES, claim_state, is_result, summary, table_name
 
 MARKS_PER_LINE = 18
-LINE, STEP, LABEL = 0.24, 0.19, 1.3  # inches: height of a line, distance of two marks, width of the labels
+LINE, STEP, LABEL = 0.24, 0.19, 1.6  # inches: height of a line, distance of two marks, width of the labels
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from textwrap import dedent
 from typing import Any
 
 from attn.reproduction import runner, tables
-from attn.reproduction.claims import FAILS
 from attn.reproduction.experiment import Chapter
 from attn.reproduction.figures import use_style
 from attn.reproduction.grid import Cell, Grid, Html, plain
@@ -50,8 +49,7 @@ class Page:
 
     def failures(self) -> Html:
         """Claims that fail: first those the runs decide against, then those whose interval leaves them undecided."""
-        verdicts = [verdict.as_dict() for verdict in self.state.verdicts() if verdict.verdict == FAILS]
-        return tables.failures_list(verdicts)
+        return tables.failures_list([verdict.as_dict() for verdict in self.state.verdicts()])
 
     def deviations(self) -> Html:
         """Where the book departs from the paper."""

@@ -367,8 +367,8 @@ EMPTY = {
 
 
 @pytest.mark.parametrize("draw", EMPTY.values(), ids=EMPTY)
-def test_without_records_figures_say_so(draw):
-    assert [text.get_text() for text in draw().texts] == ["no records yet"]
+def test_without_records_nothing_is_drawn(draw):
+    assert draw() is None
 
 
 def test_words_are_made_from_records():
@@ -377,8 +377,10 @@ def test_words_are_made_from_records():
         shallow: [record(shallow, inference_tokens_per_second=9000.0)],
         deep: [record(deep, perplexity_test=32.0)],
     }
-    (line,) = results.depth_words(records, shallow, deep)
+    (line,) = results.depth_words(CHAPTER, records, shallow, deep)
     assert "of 30.0, less than the 32.0" in line and "1.80 times" in line
+    assert "12 layers of 1024, 1 memory (here 3 of 128)" in line and "no memory (here 6 of 128)" in line
+    assert results.depth_words(CHAPTER, {}, shallow, deep)[0].endswith("twice the depth: no records yet.")
     (line,) = results.search_words([record(runs.BASE)])
     assert "100.0000%" in line and "2.0%" in line
     (line,) = results.memorising_words({"memory": [record(runs.BASE)], "none": []})
@@ -386,7 +388,7 @@ def test_words_are_made_from_records():
     fact = record(runs.facts_id(16384, "none"), stored_bits=500.0, table_bits=1000.0, recalled=0.4)
     (line,) = results.facts_words({"no memory": [fact]})
     assert line.startswith("no memory: 50% of the table's 1,000 bits, 0.50 bits a parameter, 40%")
-    for empty in (results.depth_words({}, shallow, deep), results.search_words([]), results.facts_words({}),
+    for empty in (results.search_words([]), results.facts_words({}),
                   results.memorising_words({}), results.slots_words({256: []}, []), results.joined_words({}),
                   results.cost_words(CHAPTER, {}, deep, shallow)):  # fmt: skip
         assert empty == ["No records yet."]
@@ -431,7 +433,10 @@ def test_what_did_not_reproduce_is_told():
     (line,) = results.usage_words(
         CHAPTER, {runs.BASE: [record(runs.BASE, usage=58.0, kl=2.2)], runs.JOINED: []}
     )
-    assert "58 percent of the slots used, KL 2.2" in line and "prints 97.9 and 0.68 for 262k slots" in line
+    assert (
+        "58 percent of the 16,384 slots used, KL 2.2" in line
+        and "prints 97.9 and 0.68 for 262k slots" in line
+    )
     assert results.post_norm_words({}) == ["Norm after each sub-layer: no records yet."]
     assert results.usage_words(CHAPTER, {}) == ["Usage with batch norm: no records yet."]
 
@@ -467,6 +472,25 @@ def test_the_use_table_leaves_out_what_may_be_chance():
     )
     assert repr(results.use_table({"none": []})) == "No records yet."
     assert "90.0" in found and "not interpreted" in found and found.count("0.70") == 1
+
+
+def test_small_models_are_told_from_the_printed_ones():
+    name = "depth/d1024_l12_m1"
+    assert results.stand_in(CHAPTER, name) == "12 layers of 1024, 1 memory (here 3 of 128)"
+    assert results.stand_in(CHAPTER, runs.BASE, profile="gpu") == CHAPTER.experiment(runs.BASE).label
+    sizes, memory = results.stand_in_words(CHAPTER)
+    assert "3 of 128 for 12 of 1024" in sizes and "6 of 64 for 6 of 512" in sizes
+    assert "262,144 slots, of which a head reads 32, stands one of 16,384, of which it reads 8" in memory
+    assert "(here 3 of 128)" in results.baselines_table(CHAPTER, {name: [record(name)]}).html
+    rows = {row["label"]: row for row in ChapterState(CHAPTER, [record(name)]).table("table1")["rows"]}
+    (cell,) = [
+        c
+        for c in rows["12 layers, 1 memories, width 1024 (at cpu 3 of 128)"]["cells"]
+        if c["column"] == "test_ppl"
+    ]
+    assert cell["values"] == {"cpu": 30.0} and "24 layers, 3 memories, width 1024" in rows
+    slots = [row["label"] for row in ChapterState(CHAPTER, []).table("table2_batchnorm")["rows"]]
+    assert "262k (at cpu 16,384)" in slots
 
 
 def test_baselines_stand_with_and_without_records():

@@ -231,7 +231,10 @@ def test_the_headline_counts(status, toy):
         toy.made_up("line", seed, error=0.5)
         toy.made_up("flat", seed, error=0.1)
     text = status()["headline"]
-    assert "of 5 tests of 5 claims, 1 holds, 1 is contradicted and 3 are not tested" in text and "2 of 3 measured" in text
+    assert (
+        "of 5 tests of 5 claims, 1 holds, 1 is contradicted and 3 are not tested" in text
+        and "2 of 3 measured" in text
+    )
 
 
 # --- files that are no record ------------------------------------------------------------------------------

@@ -305,9 +305,14 @@ def test_failures_stand_by_how_they_fail(chapter):
     first, second = found.text.split("\n\n")
     assert first.startswith("Contradicted") and against["measure"] in first
     assert second.startswith("Undecided") and "wide <interval>: −0.52 [−0.9,\u00a0−0.14]" in second
-    assert "wide &lt;interval&gt;" in found.html and found.html.index("Contradicted") < found.html.index("Undecided")
+    assert "wide &lt;interval&gt;" in found.html and found.html.index("Contradicted") < found.html.index(
+        "Undecided"
+    )
     unmeasured = against | {"measure": "", "estimate": None}
     assert tables.failures_list([unmeasured]).text.endswith(f"- {against['statement']}")
+    held = [claim for claim in chapter["claims"] if claim["verdict"] == "holds"]
+    assert tables.failures_list(held).text == "No test of a claim fails; 0 of 2 are not tested at this scale."
+    assert tables.failures_list(chapter["claims"]).text.count("\n- ") == 1, "only what fails is listed"
 
 
 def test_tests_of_one_claim_stand_together(chapter):

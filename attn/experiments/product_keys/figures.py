@@ -1,4 +1,4 @@
-"""Figures of chapter 5."""
+"""Figures of chapter 5; those of records are None where there are none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from attn.experiments.product_keys.concepts import Costs, Halves
 from attn.experiments.product_keys.tables import perplexity, use
-from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below, nothing_yet
+from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below
 from attn.reproduction.records import Record
 
 _PHONE = 4.6  # inches wide, so that a phone shows the words at their size
@@ -101,20 +101,20 @@ def _empty(groups: Mapping[object, Seeds]) -> bool:
     return not any(groups.values())
 
 
-def depth(groups: Mapping[int, Mapping[int, Seeds]]) -> Figure:
+def depth(groups: Mapping[int, Mapping[int, Seeds]]) -> Figure | None:
     """Perplexity over layers, a line for each number of memories.
 
     Args:
         groups: by number of memories, then by layers of the model.
     """
-    drawing, axes = figure(width=_PHONE, height=3)
     if all(_empty(by_layers) for by_layers in groups.values()):
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=3)
     for (memories, by_layers), colour, marker in _there(groups):
         label = ("no memory", "1 memory")[memories] if memories < 2 else f"{memories} memories"
         _points(axes, by_layers, perplexity, color=colour, marker=marker, label=label)
     layers = sorted({n for by_layers in groups.values() for n, seeds in by_layers.items() if seeds})
-    axes.set(xticks=layers, xlabel="layers", ylabel=_PERPLEXITY)
+    axes.set(xticks=layers, xlabel="layers of the model that was trained", ylabel=_PERPLEXITY)
     legend_below(drawing, axes)
     return drawing
 
@@ -122,7 +122,7 @@ def depth(groups: Mapping[int, Mapping[int, Seeds]]) -> Figure:
 def sweeps(
     series: Mapping[str, Mapping[float, Seeds]], *, xlabel: str, is_log: bool = True, bound: bool = False,
     level: Seeds = (),
-) -> Figure:  # fmt: skip
+) -> Figure | None:  # fmt: skip
     """Perplexity, usage and divergence over one setting, a line for each series.
 
     Args:
@@ -132,9 +132,9 @@ def sweeps(
         bound: whether to draw log(1 / usage), the least that a divergence can be, below each one.
         level: runs without memory, whose mean perplexity is a dashed line.
     """
-    drawing, panels = figure(3, 1, width=_PHONE, height=1.7, sharex=True)
     if all(map(_empty, series.values())):
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(3, 1, width=_PHONE, height=1.7, sharex=True)
     for (name, groups), colour, marker in _there(series):
         style = {"color": colour, "marker": marker, "label": name}
         for panel, value in zip(panels, (perplexity, _use("usage"), _use("kl")), strict=True):
@@ -165,11 +165,11 @@ def _least_divergence(record: Record) -> float | None:
     return None if share is None else log(100 / share)
 
 
-def flat_and_product(series: Mapping[str, Mapping[float, Seeds]]) -> Figure:
+def flat_and_product(series: Mapping[str, Mapping[float, Seeds]]) -> Figure | None:
     """Perplexity, every seed a mark, and time of a token of the fastest seed, over slots, with flat and product keys."""
-    drawing, panels = figure(1, 2, width=_PHONE, height=2.6)
     if all(map(_empty, series.values())):
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, 2, width=_PHONE, height=2.6)
     for (name, groups), colour, marker in _there(series):
         style = {"color": colour, "marker": marker, "label": name}
         _points(panels[0], groups, perplexity, **style)
@@ -187,14 +187,14 @@ def _microseconds(record: Record) -> float:
     return 1e6 / record.data["run"]["units_per_second"]
 
 
-def speed(groups: Mapping[str, Seeds]) -> Figure:
+def speed(groups: Mapping[str, Seeds]) -> Figure | None:
     """Speed of inference against perplexity: up and to the left is better.
 
     Every seed is a small mark; a large one stands at the mean perplexity and the speed of the fastest seed.
     """
-    drawing, axes = figure(width=_PHONE, height=4.2)
     if _empty(groups):
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=4.2)
     there = {name: seeds for name, seeds in groups.items() if seeds}
     for (name, seeds), colour, marker in zip(there.items(), _cycle(_SERIES, len(there)),
                                              _cycle(_MARKERS, len(there)), strict=True):  # fmt: skip
@@ -211,16 +211,16 @@ def _cycle(items: Sequence[str], count: int) -> list[str]:
     return [items[i % len(items)] for i in range(count)]
 
 
-def usage_curves(groups: Mapping[str, Seeds]) -> Figure:
+def usage_curves(groups: Mapping[str, Seeds]) -> Figure | None:
     """Use of the slots from the most used to the least, and over the two codebooks, of the first record of each."""
     there = {
         name: (arrays, min(seeds[0].data["config"]["model"]["memories"]))
         for name, seeds in groups.items()
         if seeds and (arrays := seeds[0].artifact())
     }
-    drawing, panels = figure(1, 1 + max(1, len(there)), height=2.4, width=7.2)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, 1 + len(there), height=2.4, width=7.2)
     for (name, (arrays, layer)), colour in zip(there.items(), _SERIES, strict=False):
         curve = arrays[f"curve_layer{layer}"].astype(float)
         panels[0].plot(np.linspace(0, 100, len(curve)), curve, color=colour, label=name)
@@ -236,11 +236,11 @@ def usage_curves(groups: Mapping[str, Seeds]) -> Figure:
     return drawing
 
 
-def memorising(groups: Mapping[str, Seeds]) -> Figure:
+def memorising(groups: Mapping[str, Seeds]) -> Figure | None:
     """Training and development loss while a short text is read again and again; first seed of each model."""
-    drawing, axes = figure(width=_PHONE, height=3)
     if _empty(groups):
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=3)
     for (name, seeds), colour in zip(groups.items(), _SERIES, strict=False):
         for record in seeds[:1]:
             points = [entry for entry in record.history if entry["train_loss"] is not None]
@@ -259,7 +259,7 @@ def memorising(groups: Mapping[str, Seeds]) -> Figure:
 
 def stored(
     by_slots: Mapping[str, Mapping[float, Seeds]], levels: Mapping[str, Seeds], *, trunk: Seeds
-) -> Figure:
+) -> Figure | None:
     """Bits stored of a table of facts over the number of slots, with what theory and models without memory say.
 
     Args:
@@ -268,10 +268,10 @@ def stored(
         trunk: runs of the same model without memory. What they store is where a fact in every slot starts from; without
             them that line is not drawn.
     """
-    drawing, axes = figure(width=_PHONE, height=4)
     found = [record for groups in by_slots.values() for seeds in groups.values() for record in seeds]
     if not found:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=4)
     for (name, groups), colour, marker in _there(by_slots):
         _points(axes, groups, _thousand_bits, color=colour, marker=marker, label=name)
     table = found[0].metric("table_bits") / 1000
@@ -299,12 +299,12 @@ def _thousand_bits(record: Record) -> float:
     return record.metric("stored_bits") / 1000
 
 
-def capacity(series: Mapping[str, Mapping[float, Seeds]]) -> Figure:
+def capacity(series: Mapping[str, Mapping[float, Seeds]]) -> Figure | None:
     """Bits stored over bits to be stored: whoever stores all lies on the diagonal."""
-    drawing, axes = figure(width=_PHONE, height=3)
     found = {name: {x: seeds for x, seeds in groups.items() if seeds} for name, groups in series.items()}
     if all(map(_empty, found.values())):
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=_PHONE, height=3)
     for (name, groups), colour, marker in _there(found):
         by_bits = {seeds[0].metric("table_bits") / 1000: seeds for seeds in groups.values()}
         _points(axes, by_bits, _thousand_bits, color=colour, marker=marker, label=name)

@@ -9,7 +9,18 @@ from statistics import fmean
 from typing import Any
 
 from attn.experiments.product_keys.concepts import counted_facts, multiplications
-from attn.experiments.product_keys.runs import BASE, JOINED, KEYS, PAPER, POST_NORM, WITHOUT, n_parameters
+from attn.experiments.product_keys.inside import short_list
+from attn.experiments.product_keys.runs import (
+    BASE,
+    JOINED,
+    KEYS,
+    MODELS,
+    PAPER,
+    POST_NORM,
+    TOPK,
+    WITHOUT,
+    n_parameters,
+)
 from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity
 from attn.experiments.product_keys.workloads import TextRunConfig
 from attn.reproduction.experiment import Chapter
@@ -32,6 +43,35 @@ def counted_table() -> Html:
     return grid.render()
 
 
+# --- models that stand for printed ones ----------------------------------------------------------------------------
+
+
+def stand_in(chapter: Chapter, experiment: str, *, profile: str = "cpu") -> str:
+    """A model by its printed sizes, and by those it has at a profile where they are others."""
+    label, printed = chapter.experiment(experiment).label, MODELS[experiment]
+    model = chapter.experiment(experiment).config(profile).model
+    if (model.n_layers, model.d_model) == (printed.layers, printed.dim):
+        return label
+    return f"{label} (here {model.n_layers} of {model.d_model})"
+
+
+def stand_in_words(chapter: Chapter, *, profile: str = "cpu") -> list[str]:
+    """Which sizes stand for which printed ones, in sentences."""
+    sizes: dict[str, str] = {}
+    for name, printed in MODELS.items():
+        if printed.grown or profile not in chapter.experiment(name).configs:
+            continue
+        model = chapter.experiment(name).config(profile).model
+        sizes[f"{printed.layers} of {printed.dim}"] = f"{model.n_layers} of {model.d_model}"
+    memory = chapter.experiment(BASE).config(profile).model.memory
+    pairs = "; ".join(f"{ours} for {printed}" for printed, ours in sizes.items())
+    return [
+        f"Models at {profile} and the printed ones that they stand for, layers and width: {pairs}.",
+        f"For a memory of {KEYS**2:,} slots, of which a head reads {TOPK}, stands one of {memory.n_keys**2:,}, of which "
+        f"it reads {memory.topk}; other memories are smaller in the same ratio.",
+    ]
+
+
 # --- baselines -------------------------------------------------------------------------------------------------
 
 
@@ -46,7 +86,7 @@ def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: 
         metrics = {"perplexity_test": ".1f", "bits_per_byte_test": ".3f", "perplexity_train": ".1f"}
         means = [_mean(seeds, name, form) for name, form in metrics.items()]
         speed = f"{_fastest(seeds):,.0f}" if seeds else BLANK
-        label = chapter.experiment(experiment).label
+        label = stand_in(chapter, experiment, profile=profile)
         grid.add([plain(text) for text in (label, f"{parameters:,}", f"{cost:,}", *means, speed)])
     grid.notes = [
         plain("Multiply-adds: products of a forward pass and the sums of values; attention scores left out."),
@@ -79,7 +119,7 @@ def cost_words(
         return _NONE_YET
     costs = [_sizes(chapter.experiment(name).config(profile))[1] for name in (other, without)]
     speeds = [_fastest(records[name]) for name in (other, without)]
-    labels = [chapter.experiment(name).label for name in (other, without)]
+    labels = [stand_in(chapter, name, profile=profile) for name in (other, without)]
     arithmetic, time = costs[0] / costs[1], speeds[1] / speeds[0]
     counts = [len(records[name]) for name in (other, without)]
     words = (
@@ -91,16 +131,17 @@ def cost_words(
     return [words]
 
 
-def depth_words(records: Mapping[str, Seeds], shallow: str, deep: str) -> list[str]:
+def depth_words(chapter: Chapter, records: Mapping[str, Seeds], shallow: str, deep: str) -> list[str]:
     """The model with a memory beside the deeper one without, in sentences."""
     if not (records.get(shallow) and records.get(deep)):
-        return _NONE_YET
+        return ["Beside the model of twice the depth: no records yet."]
     costs = [fmean(map(perplexity, records[name])) for name in (shallow, deep)]
     speeds = [_fastest(records[name]) for name in (shallow, deep)]
     order = "less" if costs[0] < costs[1] else "more"
     return [
-        f"The shallow model with a memory has a test perplexity of {costs[0]:.1f}, {order} than the {costs[1]:.1f} "
-        f"of the model of twice the depth without, and reads {speeds[0] / speeds[1]:.2f} times as many tokens a second "
+        f"The shallow model with a memory, {stand_in(chapter, shallow)}, has a test perplexity of {costs[0]:.1f}, "
+        f"{order} than the {costs[1]:.1f} of the model of twice the depth without, {stand_in(chapter, deep)}, and "
+        f"reads {speeds[0] / speeds[1]:.2f} times as many tokens a second "
         "(fastest seed of each)."
     ]
 
@@ -192,9 +233,11 @@ def search_words(seeds: Seeds) -> list[str]:
         return _NONE_YET
     exact = fmean(memory_metric(record, "search_exact") for record in seeds)
     short = fmean(memory_metric(record, "short_search_exact") for record in seeds)
+    topk = seeds[0].data["config"]["model"]["memory"]["topk"]
     return [
         f"On queries of {len(seeds)} trained memories, {exact:.4%} of the searches by halves find the k highest "
-        f"scores of all slots. A search that keeps only a quarter of the candidates finds them in {short:.1%}."
+        f"scores of all slots. A search that keeps only {short_list(topk)} of {topk} candidates of each half finds them "
+        f"in {short:.1%}."
     ]
 
 
@@ -267,8 +310,9 @@ def usage_words(chapter: Chapter, records: Mapping[str, Seeds]) -> list[str]:
     for name, seeds in records.items():
         if seeds:
             share, divergence = (fmean(memory_metric(r, metric) for r in seeds) for metric in ("usage", "kl"))
+            slots = seeds[0].data["config"]["model"]["memory"]["n_keys"] ** 2
             lines.append(
-                f"{chapter.experiment(name).label}: {share:.0f} percent of the slots used, KL {divergence:.1f}, with "
+                f"{stand_in(chapter, name)}: {share:.0f} percent of the {slots:,} slots used, KL {divergence:.1f}, with "
                 f"batch norm; table 2 prints {row['usage_bn']:g} and {row['kl_bn']:g} for {row['row']} slots "
                 "(unverified)."
             )

@@ -10,11 +10,15 @@ import torch
 from attn.experiments.product_keys.runs import PAPER, keys_id, position_id, table1_id
 from attn.product_keys import ProductKeyMemory
 from attn.reproduction.experiment import Exact, Measured, TableView
+from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 
 Row = Mapping[str, Any]
 # Usage is not interpreted where the evaluation text reads a slot less often than this on average.
 LEAST_LOOKUPS = 10
+_SIZES = load_papers()[PAPER].budgets["text"]["cpu"][
+    "sizes"
+]  # of models and memories at cpu, by printed ones
 
 
 def perplexity(record: Record) -> float:
@@ -67,10 +71,23 @@ def _table1(row: Row) -> str | None:
     return None if row["test_ppl"] is None else table1_id(row)
 
 
+def _table1_label(row: Row) -> str:
+    """The printed model, and the sizes that stand for it at cpu."""
+    printed = f"{row['model']}, width {row['dim']}"
+    if _table1(row) is None:
+        return printed
+    return f"{printed} (at cpu {_SIZES['layers'][row['layers']]} of {_SIZES['dims'][row['dim']]})"
+
+
+def _table2_label(row: Row) -> str:
+    """The printed number of slots, and the one that stands for it at cpu."""
+    return f"{row['row']} (at cpu {(row['n_keys'] // _SIZES['n_keys_over']) ** 2:,})"
+
+
 TABLES = (
     TableView(
         id="table1",
-        label=lambda row: f"{row['model']}, width {row['dim']}",
+        label=_table1_label,
         label_columns=("model",),
         settings=("layers", "dim", "memories"),
         cells={"test_ppl": _perplexity(_table1)},
@@ -78,7 +95,7 @@ TABLES = (
     ),
     TableView(
         id="table2_batchnorm",
-        label=lambda row: row["row"],
+        label=_table2_label,
         label_columns=("row",),
         settings=("n_keys",),
         cells={
