@@ -1,9 +1,10 @@
 """What a chapter's notebook calls: its tables, its runs, its live check."""
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from attn.reproduction.page import Page, source
+from attn.reproduction.page import Page, show, source
 from attn.reproduction.parameters import from_values, parse_seeds
 from attn.reproduction.records import load_records
 
@@ -55,6 +56,15 @@ def test_failures_are_those_of_the_claims_table(page, toy):
     found = page().failures()
     assert found.text.startswith("Contradicted: ") and "Undecided" not in found.text
     assert found.text.count("\n- ") == found.html.count("<li>") == 1
+
+
+def test_a_figure_without_records_gives_way_to_the_command(capsys):
+    figure = plt.figure()
+    show(figure, "attn run toy2000")
+    assert capsys.readouterr().out == ""
+    show(None, "attn run toy2000 --profile cpu")
+    assert capsys.readouterr().out.endswith("records: attn run toy2000 --profile cpu\n")
+    plt.close(figure)
 
 
 def test_provenance_gives_the_command_of_every_record(page, toy):
