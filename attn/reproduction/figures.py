@@ -56,15 +56,6 @@ def figure(
     return plt.subplots(n_rows, n_columns, figsize=(width, height * n_rows), layout="constrained", **options)
 
 
-def nothing_yet(drawing: Figure) -> Figure:
-    """In the place of a figure whose records are not made yet."""
-    for axes in drawing.axes:
-        axes.set_axis_off()
-    drawing.set_size_inches(drawing.get_figwidth(), 0.6)
-    drawing.text(0.5, 0.5, "no records yet", ha="center", va="center")
-    return drawing
-
-
 def learning_curves(
     axes: Axes,
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]],

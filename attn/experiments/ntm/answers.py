@@ -14,17 +14,17 @@ from matplotlib.figure import Figure
 from attn.experiments.ntm.figures import Records, there
 from attn.experiments.ntm.runs import LABELS
 from attn.experiments.ntm.tables import typical
-from attn.reproduction.figures import COLOURS, binary_image, figure, legend_below, nothing_yet
+from attn.reproduction.figures import COLOURS, binary_image, figure, legend_below
 
 _NAMES = {"ntm_lstm": "NTM, LSTM", "ntm_ff": "NTM, feed-forward", "lstm": "LSTM"}  # beside images
 Kept = Mapping[str, Mapping[str, np.ndarray]]  # arrays of one run, by the name beside its images
 
 
-def copies(records: Records, lengths: Sequence[int]) -> Figure:
+def copies(records: Records, lengths: Sequence[int]) -> Figure | None:
     """Targets, and what a typical run of each model answers, for several lengths (the paper's figs. 4 and 5)."""
     kept = _kept(records)
     if not kept:
-        return nothing_yet(figure()[0])
+        return None
     ratios = [max(length, 12) for length in lengths]
     drawing, grid = figure(1 + len(kept), len(lengths), height=0.95, width_ratios=ratios, squeeze=False)
     for column, length in enumerate(lengths):
@@ -33,14 +33,14 @@ def copies(records: Records, lengths: Sequence[int]) -> Figure:
     return drawing
 
 
-def repeats(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure:
+def repeats(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure | None:
     """Targets, and below them a typical run's answers, of repeat copy at several (length, repeats) (fig. 8).
 
     The lowest row of each image is the end marker.
     """
     kept = _kept(records)
     if not kept:
-        return nothing_yet(figure()[0])
+        return None
     rows = 1 + len(kept)
     drawing, panels = figure(rows * len(sizes), height=0.6)
     for index, (length, n_repeats) in enumerate(sizes):
@@ -82,7 +82,7 @@ def _end_marker_row(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def predictions(records: Records) -> Figure:
+def predictions(records: Records) -> Figure | None:
     """One n-gram sequence: its bits, the optimal predictions, those of each model's typical run (fig. 14), the errors.
 
     Probabilities of a 1 are shades from white to black; below, the distance from the optimal probability.
@@ -90,7 +90,7 @@ def predictions(records: Records) -> Figure:
     chosen = {kind: typical(rows) for kind, rows in there(records).items()}
     kept = _kept(records)
     if not kept:
-        return nothing_yet(figure()[0])
+        return None
     first = next(iter(kept.values()))
     strips = {"sequence": first["targets_trace"] / 255, "optimal": first["optimal_trace"][:, None]}
     strips |= {name: arrays["outputs_trace"] / 255 for name, arrays in kept.items()}

@@ -22,7 +22,6 @@ from attn.reproduction.figures import (
     figure,
     learning_curves,
     legend_below,
-    nothing_yet,
 )
 from attn.reproduction.records import Record
 
@@ -100,7 +99,7 @@ CURVES = {
 }
 
 
-def curves(task: str, records: Records, printed: FactTable) -> Figure:
+def curves(task: str, records: Records, printed: FactTable) -> Figure | None:
     """Learning curves of a task (figs. 3, 7, 10, 13, 18): every seed, medians, the paper's readings as faint marks.
 
     Args:
@@ -109,9 +108,9 @@ def curves(task: str, records: Records, printed: FactTable) -> Figure:
         printed: what was read off the paper's plot, `k` in thousand sequences.
     """
     records = there(records)
-    drawing, axes = figure(height=3.7)
     if not records:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(height=3.7)
     _draw_curves(axes, task, records, LABELS)
     _paper_marks(axes, printed, records, CURVES[task].reading, until=_last_seen(records))
     if task == "ngrams":
@@ -121,7 +120,7 @@ def curves(task: str, records: Records, printed: FactTable) -> Figure:
     return drawing
 
 
-def batch_1(task: str, one: Sequence[Record], many: Sequence[Record]) -> Figure:
+def batch_1(task: str, one: Sequence[Record], many: Sequence[Record]) -> Figure | None:
     """Cost of one model over sequences and over updates: trained one sequence an update, and several.
 
     Args:
@@ -130,9 +129,9 @@ def batch_1(task: str, one: Sequence[Record], many: Sequence[Record]) -> Figure:
         many: runs with several.
     """
     records = there({"one": one, "many": many})
-    drawing, panels = figure(1, 2, height=2.9, sharey=True)
     if not records:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, 2, height=2.9, sharey=True)
     labels = {kind: _setting(rows[0]) for kind, rows in records.items()}
     for panel, unit in zip(panels, ("seen", "step"), strict=True):
         _draw_curves(panel, task, records, labels, unit=unit)
@@ -240,12 +239,12 @@ def _setting(record: Record) -> str:
 # --- beyond the training sizes ------------------------------------------------------------------------------
 
 
-def generalisation(records: Records, lengths: Sequence[int], longest: int) -> Figure:
+def generalisation(records: Records, lengths: Sequence[int], longest: int) -> Figure | None:
     """Cost per output bit over length, trained up to `longest`: every seed a thin line, the median on top."""
-    drawing, axes = figure(height=3.0)
     records = there(records)
     if not records:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(height=3.0)
     _over_sizes(axes, records, lengths, _drawn_bits)
     _chance(axes, 1)
     _trained(axes, min(lengths) - 1, longest)
@@ -257,12 +256,12 @@ def generalisation(records: Records, lengths: Sequence[int], longest: int) -> Fi
     return drawing
 
 
-def associative_generalisation(records: Records, items: Sequence[int], printed: FactTable) -> Figure:
+def associative_generalisation(records: Records, items: Sequence[int], printed: FactTable) -> Figure | None:
     """Cost of the answer over the number of items (fig. 11), trained on 2 to 6, with the paper's readings."""
-    drawing, axes = figure(height=3.0)
     records = there(records)
     if not records:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(height=3.0)
     _over_sizes(axes, records, items, answer_cost)
     _chance(axes, _ANSWER_BITS)
     _paper_marks(axes, printed, records, "read off the paper's plot")
@@ -272,12 +271,12 @@ def associative_generalisation(records: Records, items: Sequence[int], printed: 
     return drawing
 
 
-def repeat_generalisation(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure:
+def repeat_generalisation(records: Records, sizes: Sequence[tuple[int, int]]) -> Figure | None:
     """Repeat copy at several (length, repeats), the first of them the largest of training: bits, and end marker."""
-    drawing, panels = figure(1, 2, height=2.8)
     records = there(records)
     if not records:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, 2, height=2.8)
     names = [f"{length}x{repeats}" for length, repeats in sizes]
     _beside(panels[0], records, names, _drawn_bits)
     _beside(panels[1], records, names, lambda record, name: record.metric(f"right_ends_at_{name}"))

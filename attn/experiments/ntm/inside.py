@@ -24,7 +24,6 @@ from attn.reproduction.figures import (
     WEIGHTS_MAP,
     binary_image,
     figure,
-    nothing_yet,
     weight_map,
 )
 from attn.reproduction.records import Record
@@ -48,25 +47,25 @@ def best(records: Sequence[Record]) -> Record | None:
 # --- copy and associative recall ----------------------------------------------------------------------------
 
 
-def copying(records: Sequence[Record]) -> Figure:
+def copying(records: Sequence[Record]) -> Figure | None:
     """One copied sequence (fig. 6): inputs, outputs, add and read vectors, weightings, memory before the answer."""
     record = best(records)
     if record is None:
-        return nothing_yet(figure()[0])
+        return None
     arrays = record.artifact()
     drawing, grid = _walk(arrays, record.seed, heads=((0, 0),))
     _dotted(grid[:, :2], [answer_step(arrays)], "the answer begins")
     return drawing
 
 
-def recalling(records: Sequence[Record], *, n_heads: int = 1) -> Figure:
+def recalling(records: Sequence[Record], *, n_heads: int = 1) -> Figure | None:
     """One associative recall (fig. 12), the shown item and its successor in colours, up to `n_heads` heads of each kind.
 
     Heads are taken in the order of what they add, or read, over the episode.
     """
     record = best(records)
     if record is None:
-        return nothing_yet(figure()[0])
+        return None
     arrays = record.artifact()
     writers, readers = busiest(arrays["trace_add"]), busiest(arrays["trace_reads"])
     heads = list(zip(writers, readers, strict=False))[:n_heads]
@@ -188,7 +187,7 @@ def _spans(axes: Axes, parts: Sequence[Sequence[tuple[int, int]]], *, filled: bo
 # --- dynamic n-grams ----------------------------------------------------------------------------------------
 
 
-def counting(records: Sequence[Record]) -> Figure:
+def counting(records: Sequence[Record]) -> Figure | None:
     """One n-gram sequence (fig. 15): add vectors and weightings, with marks where two contexts come back.
 
     A model that kept a count for each context in a slot of its own would read this slot whenever the context is there,
@@ -196,7 +195,7 @@ def counting(records: Sequence[Record]) -> Figure:
     """
     record = best(records)
     if record is None:
-        return nothing_yet(figure()[0])
+        return None
     arrays = record.artifact()
     drawing, panels = figure(5, height=1.2, height_ratios=(0.35, 0.35, 1.2, 2, 2), sharex=True)
     for panel, name, title in zip(
@@ -264,7 +263,7 @@ def _returns(axes: Axes, marks: Mapping[str, np.ndarray], n_steps: int) -> None:
 # --- priority sort ------------------------------------------------------------------------------------------
 
 
-def sorting(records: Sequence[Record]) -> Figure:
+def sorting(records: Sequence[Record]) -> Figure | None:
     """One priority sort (fig. 17): where vectors are written, in order of priority; where the answer is read.
 
     Of several heads that pair is shown whose reading fits its writing best, see `finding_pair`. Circles in the middle
@@ -274,7 +273,7 @@ def sorting(records: Sequence[Record]) -> Figure:
     """
     record = best(records)
     if record is None:
-        return nothing_yet(figure()[0])
+        return None
     arrays = record.artifact()
     priorities, order, written, answers = sort_steps(arrays)
     pair = finding_pair(arrays)

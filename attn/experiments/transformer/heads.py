@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 
 from attn.experiments.transformer.workloads import TransformerConfig
-from attn.reproduction.figures import COLOURS, figure, legend_below, nothing_yet
+from attn.reproduction.figures import COLOURS, figure, legend_below
 from attn.reproduction.records import Record
 
 KINDS = {
@@ -58,11 +58,11 @@ def untrained(record: Record, *, n_draws: int = 5) -> Distances:
     return {kind: np.mean(draws, axis=0) for kind, draws in found.items()}
 
 
-def draw(record: Record | None) -> Figure:
+def draw(record: Record | None) -> Figure | None:
     """Distances over the layers, trained (lines) and at the random start (dotted)."""
-    drawing, axes = figure(width=4.6, height=2.9)
     if record is None:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(width=4.6, height=2.9)
     start = untrained(record)
     for kind, values in of_record(record).items():
         layers = range(1, len(values) + 1)

@@ -14,7 +14,7 @@ from attn.experiments.transformer.figures import one_head
 from attn.experiments.transformer.runs import LABELS, PRINTED_VOCABULARY, row_id, row_label, table3_rows
 from attn.experiments.transformer.tables import FITTED_VOCABULARY, fitted_rows
 from attn.experiments.transformer.words import source_words
-from attn.reproduction.figures import COLOURS, figure, learning_curves, legend_below, nothing_yet
+from attn.reproduction.figures import COLOURS, figure, learning_curves, legend_below
 from attn.reproduction.grid import BLANK, Grid, Html, linked, plain
 from attn.reproduction.records import Record
 from attn.reproduction.runner import LiveRun
@@ -29,15 +29,15 @@ _NORMS = {"post": "layer norm after the sum, as in the paper", "pre": "layer nor
 
 def curves(
     records: Records, *, labels: Mapping[str, str] = LABELS, colours: Mapping[str, str] = COLOURS
-) -> Figure:
+) -> Figure | None:
     """Perplexity of the validation split over updates, every seed and the median of each model.
 
     Over updates, since seeds see a few tokens more or fewer in as many updates, and a median needs a common place.
     """
     there = {kind: rows for kind, rows in records.items() if rows}
-    drawing, axes = figure(height=3.2)
     if not there:
-        return nothing_yet(drawing)
+        return None
+    drawing, axes = figure(height=3.2)
     seeds = {
         kind: [[(e["step"], e["perplexity"]) for e in row.history if e["step"]] for row in rows]
         for kind, rows in there.items()
@@ -51,7 +51,7 @@ def curves(
     return drawing
 
 
-def norm_curves(post: Sequence[Record], pre: Sequence[Record]) -> Figure:
+def norm_curves(post: Sequence[Record], pre: Sequence[Record]) -> Figure | None:
     """The same for one model with both places of the layer norm."""
     colours = {"post": COLOURS["transformer"], "pre": COLOURS["lstm"]}
     return curves({"post": post, "pre": pre}, labels=_NORMS, colours=colours)
@@ -157,10 +157,10 @@ def _sentence(tokens: Sequence[str]) -> str:
     return "".join(inside).replace("▁", " ").strip()
 
 
-def alignment(run: Record | None) -> Figure:
+def alignment(run: Record | None) -> Figure | None:
     """Additive attention of a recurrent model on one validation sentence: target downwards, source to the right."""
     if run is None:
-        return nothing_yet(figure()[0])
+        return None
     arrays = run.artifact()
     return one_head(
         arrays["attention_cross"].astype(float)[0, 0], arrays["attention_target"].tolist(),
@@ -183,17 +183,17 @@ def fitted_table() -> Html:
     return grid.render()
 
 
-def ablations(records: Records) -> Figure:
+def ablations(records: Records) -> Figure | None:
     """Table 3 as a figure: how far each row lies from the base model of the same seed, in cost and in BLEU.
 
     Args:
         records: runs by id of the row.
     """
-    drawing, panels = figure(1, 2, height=5.2, sharey=True)
     rows = [row for row in table3_rows() if row_id(row) != _BASE and records.get(row_id(row))]
     bases = {record.key[3]: record for record in records.get(_BASE, ())}
     if not rows or not bases:
-        return nothing_yet(drawing)
+        return None
+    drawing, panels = figure(1, 2, height=5.2, sharey=True)
     printed = table3_rows()[0]
     measures = (
         ("cost, nats per subword", lambda r: log(r.metric("perplexity")), lambda row: log(row["ppl_dev"]), 1),
