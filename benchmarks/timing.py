@@ -5,8 +5,9 @@ hits all of them; the time of a variant is the median over the rounds, and the r
 ours, so that above 1 ours is faster. A large matrix product is timed before and after each row: where it is slower
 than elsewhere in the run, something else used the machine and the row is marked, after it was tried again.
 
-Each state of the heap needs a process of its own, because glibc's settings cannot be taken back: `default` is what
-a user of plain `python` gets, `kept` is nearer to what a GPU's caching allocator does.
+Each row, with each state of the heap, has a process of its own: glibc's settings cannot be taken back, and a kept heap
+holds whatever the rows before it needed. `default` is what a user of plain `python` gets, `kept` is nearer to what a
+GPU's caching allocator does.
 
 The result, for a file, is described by attn/reproduction/speed.schema.json; the page "Speed" shows the files under
 results/speed/. It names devices and versions, and no host, user or path.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -97,6 +99,7 @@ def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str
     parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--heap", choices=(*HEAPS, "both"), default="both", help="state of the heap (both)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
+    parser.add_argument("--row", metavar="NAME", help="this row alone, once, in this process; needs a --heap")
     parser.add_argument("--rounds", type=_count, default=15, help="rounds of a row (15)")
     parser.add_argument("--tries", type=_count, default=3, help="how often to measure a disturbed row (3)")
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads (1)")
@@ -105,17 +108,20 @@ def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str
         "--json", type=Path, metavar="PATH", help="file for the result, such as results/speed/NAME/cpu.json"
     )
     options = parser.parse_args(arguments)
-    chosen = [row for row in rows if options.only in row.name]
-    if not chosen:
-        parser.error(
-            f"--only {options.only!r} fits no row; the rows are {', '.join(row.name for row in rows)}"
-        )
-    heaps = HEAPS if options.heap == "both" else (options.heap,)
-    if len(heaps) > 1:
-        results = [_in_own_process(module, heap, options) for heap in heaps]
-        result = {**results[0], "rows": [row for part in results for row in part["rows"]]}
+    names = ", ".join(row.name for row in rows)
+    if options.row is not None:
+        named = [row for row in rows if row.name == options.row]
+        if not named or options.heap == "both":
+            parser.error(
+                f"--row {options.row!r} with --heap {options.heap} is not valid: "
+                f"rows are {names}; heaps {', '.join(HEAPS)}"
+            )
+        result = _here(named[0], options.heap, options)
     else:
-        result = _run(chosen, heaps[0], options)
+        chosen = [row for row in rows if options.only in row.name]
+        if not chosen:
+            parser.error(f"--only {options.only!r} fits no row; the rows are {names}")
+        result = _all(module, chosen, HEAPS if options.heap == "both" else (options.heap,), options)
     print(table({**result, "unit": unit}))
     if options.json:
         head = {"schema": SCHEMA_VERSION, "benchmark": module.rpartition(".")[2], "unit": unit}
@@ -130,38 +136,58 @@ def _count(text: str) -> int:
     return value
 
 
-def _in_own_process(module: str, heap: str, options: argparse.Namespace) -> dict[str, Any]:
+def _all(module: str, rows: Sequence[Row], heaps: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """The results of all rows as one, each row measured until it was not disturbed or the tries are used up."""
+    results = []
+    for heap in heaps:
+        best, measured = 0.0, []
+        for row in rows:
+            for left in reversed(range(options.tries)):
+                result = _in_own_process(module, row, heap, options)
+                if not result["rows"]:  # this heap cannot be had here
+                    break
+                speeds = result["rows"][0]["probe_gflops"]
+                best = max(best, *speeds)
+                if min(speeds) >= DISTURBED * best or not left:
+                    break
+            measured.append(result)
+        for found in (found for result in measured for found in result["rows"]):  # the best is known only now
+            found["disturbed"] = min(found["probe_gflops"]) < DISTURBED * best
+        results += measured
+    return {**results[0], "rows": [found for result in results for found in result["rows"]]}
+
+
+def _in_own_process(module: str, row: Row, heap: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
-        passed_on = {**vars(options), "heap": heap, "json": path}
+        passed_on = {"rounds": options.rounds, "threads": options.threads, "device": options.device}
+        passed_on |= {"row": row.name, "heap": heap, "json": path}
         command = [sys.executable, "-m", module]
         command += [word for name, value in passed_on.items() for word in (f"--{name}", str(value))]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
+        if status:
+            raise SystemExit(
+                f"Row {row.name!r} with the heap {heap!r} ended with status {status}"
+                f"{', killed, as where memory runs out' if status == -signal.SIGKILL else ''}; --only can leave it out."
+            )
         result = json.loads(path.read_text(encoding="utf-8"))
     return {name: result[name] for name in ("finished", "environment", "code", "rows")}
 
 
-def _run(rows: Sequence[Row], heap: str, options: argparse.Namespace) -> dict[str, Any]:
+def _here(row: Row, heap: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The result of one row, measured once in this process."""
     torch.set_num_threads(options.threads)
     device = device_for(options.device)
-    if heap == "kept" and not keep_heap():
-        print("The heap cannot be kept here (it takes Linux with glibc): no such rows.", file=sys.stderr)
-        rows = []
     measured = []
-    best = probe(device)
-    for row in rows:
-        for left in reversed(range(options.tries)):
-            found = measure(row, device, options.rounds, heap)
-            best = max(best, *found["probe_gflops"])
-            if min(found["probe_gflops"]) >= DISTURBED * best or not left:
-                break
-        measured.append({"heap": heap, **found})
-    for row in measured:  # the best is known only now
-        row["disturbed"] = min(row["probe_gflops"]) < DISTURBED * best
-    environment = {**describe(device, dtype="float32", device_count=1), "cpu": cpu_model()}
+    if heap == "default" or keep_heap():
+        found = measure(row, device, options.rounds, heap)
+        speeds = found["probe_gflops"]
+        measured.append({"heap": heap, **found, "disturbed": min(speeds) < DISTURBED * max(speeds)})
+    else:
+        print("The heap cannot be kept here (it takes Linux with glibc): no such rows.", file=sys.stderr)
     return {
         "finished": date.today().isoformat(),
-        "environment": environment,
+        "environment": {**describe(device, dtype="float32", device_count=1), "cpu": cpu_model()},
         "code": commit(),
         "rows": measured,
     }

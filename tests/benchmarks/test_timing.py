@@ -1,6 +1,7 @@
 """What the benchmarks write: complete, valid, and saying which rows were disturbed. How fast is no matter here."""
 
 import json
+import os
 import re
 import sys
 from dataclasses import replace
@@ -15,14 +16,18 @@ from benchmarks.timing import Goal, Row, cpu_model, main, measure
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+IN_OWN_PROCESS = timing._in_own_process
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """One call a round, a machine that is never disturbed, and this process's number of threads left as it is."""
+    """One call a round, a machine that is never disturbed, and rows measured here, with its threads left as they are."""
     monkeypatch.setattr(timing, "ROUND_SECONDS", 0.0)
     scripted(monkeypatch, 100)
     monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(
+        timing, "_in_own_process", lambda module, row, heap, options: timing._here(row, heap, options)
+    )
 
 
 def sums(*names, goal=None, name="sums"):
@@ -118,15 +123,18 @@ def test_spans_are_measured_in_training_and_evaluation():
 
 
 @pytest.mark.slow
-def test_both_heaps_are_measured_in_processes_of_their_own(tmp_path, monkeypatch):
+def test_every_row_and_heap_is_measured_in_a_process_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "_in_own_process", IN_OWN_PROCESS)
     (tmp_path / "tiny.py").write_text(
+        "import os\n"
         "import torch\n"
         "from benchmarks import timing\n"
         "timing.ROUND_SECONDS, timing.PROBE_REPEATS = 0.0, 1\n"
         "v = torch.ones(64)\n"
-        "row = timing.Row(name='sums', units=1, build=lambda device: {'ours': v.sum, 'theirs': v.mean})\n"
+        "row = dict(units=1, build=lambda device: {'ours': v.sum, 'theirs': v.mean}, peak=lambda call: os.getpid())\n"
+        "rows = [timing.Row(name=name, **row) for name in ('sums', 'sums of two')]\n"
         "def main(arguments=None):\n"
-        "    timing.main([row], module='tiny', unit='sums', arguments=arguments)\n"
+        "    timing.main(rows, module='tiny', unit='sums', arguments=arguments)\n"
         "if __name__ == '__main__':\n"
         "    main()\n"
     )
@@ -139,7 +147,36 @@ def test_both_heaps_are_measured_in_processes_of_their_own(tmp_path, monkeypatch
     data = json.loads((tmp_path / "out.json").read_text())
     check_speed(data)
     heaps = ["default", "kept"] if sys.platform.startswith("linux") else ["default"]
-    assert [row["heap"] for row in data["rows"]] == heaps
+    names = [(row["heap"], row["name"]) for row in data["rows"]]
+    assert names == [(heap, name) for heap in heaps for name in ("sums", "sums of two")]
+    numbers = {row["variants"][0]["peak_bytes"] for row in data["rows"]}
+    assert len(numbers) == len(names) and os.getpid() not in numbers, "rows shared a process"
+
+
+@pytest.mark.slow
+def test_a_row_whose_process_dies_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "_in_own_process", IN_OWN_PROCESS)
+    (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    path = tmp_path / "out.json"
+    with pytest.raises(SystemExit, match="Row 'sums' with the heap 'kept' ended with status -9, killed, as where memory"):
+        main([sums("a", "b")], module="dying", unit="sums", arguments=["--heap", "kept", "--json", str(path)])
+    assert not path.exists()
+
+
+def test_a_row_by_name_is_measured_once_and_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing, "_in_own_process", None)
+    scripted(monkeypatch, 100, 50)
+    rows = sums("a", "b"), sums("a", "b", name="sums of two")
+    (row,) = run(tmp_path, *rows, arguments=["--row", "sums"])["rows"]
+    assert row["name"] == "sums" and row["disturbed"]
+
+
+@pytest.mark.parametrize("arguments", [["--row", "sum"], ["--row", "sums", "--heap", "both"]])
+def test_a_row_that_is_not_there_or_has_no_heap_is_refused(tmp_path, capsys, arguments):
+    with pytest.raises(SystemExit):
+        run(tmp_path, sums("a", "b"), arguments=arguments)
+    assert "is not valid: rows are sums; heaps default, kept" in capsys.readouterr().err
 
 
 # --- disturbed rows ----------------------------------------------------------------------------------------
@@ -151,7 +188,7 @@ def test_a_quiet_run_marks_nothing(tmp_path, monkeypatch):
 
 
 def test_a_disturbed_row_is_measured_again(tmp_path, monkeypatch):
-    scripted(monkeypatch, 100, 100, 50, 90, 95)  # the run's first probe, then two for each try
+    scripted(monkeypatch, 100, 50, 90, 95)  # two for each try
     (row,) = run(tmp_path, sums("a", "b"))["rows"]
     assert row["probe_gflops"] == [90, 95] and not row["disturbed"]
 
