@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import signal
 import statistics
@@ -43,6 +44,8 @@ PROBE_SIZE = 512  # rows and columns of the probe's matrices
 PROBE_REPEATS = 9
 DISTURBED = 0.8  # a probe below this share of the run's best marks its row
 WARM_UP_CALLS = 2
+SLOW_SECONDS = 1.0  # a call that takes longer needs one call to warm up
+LEAST_ROUNDS = 3  # of a row, however slow
 ROUND_SECONDS = 0.05  # a variant is called so often in a round that it takes at least this long
 
 
@@ -101,6 +104,10 @@ def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
     parser.add_argument("--row", metavar="NAME", help="this row alone, once, in this process; needs a --heap")
     parser.add_argument("--rounds", type=_count, default=15, help="rounds of a row (15)")
+    parser.add_argument(
+        "--limit", type=float, default=60.0, metavar="SECONDS",
+        help=f"no further round of a row after so long, but {LEAST_ROUNDS} at least (60)",
+    )  # fmt: skip
     parser.add_argument("--tries", type=_count, default=3, help="how often to measure a disturbed row (3)")
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads (1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where to run (cpu)")
@@ -160,7 +167,7 @@ def _all(module: str, rows: Sequence[Row], heaps: Sequence[str], options: argpar
 def _in_own_process(module: str, row: Row, heap: str, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
-        passed_on = {"rounds": options.rounds, "threads": options.threads, "device": options.device}
+        passed_on = {name: getattr(options, name) for name in ("rounds", "limit", "threads", "device")}
         passed_on |= {"row": row.name, "heap": heap, "json": path}
         command = [sys.executable, "-m", module]
         command += [word for name, value in passed_on.items() for word in (f"--{name}", str(value))]
@@ -180,7 +187,7 @@ def _here(row: Row, heap: str, options: argparse.Namespace) -> dict[str, Any]:
     device = device_for(options.device)
     measured = []
     if heap == "default" or keep_heap():
-        found = measure(row, device, options.rounds, heap)
+        found = measure(row, device, options.rounds, heap, limit=options.limit)
         speeds = found["probe_gflops"]
         measured.append({"heap": heap, **found, "disturbed": min(speeds) < DISTURBED * max(speeds)})
     else:
@@ -203,13 +210,22 @@ def cpu_model() -> str:
     return next(filter(None, models), platform.processor() or platform.machine() or "unknown processor")
 
 
-def measure(row: Row, device: torch.device, rounds: int, heap: str = "kept") -> dict[str, Any]:
+def measure(
+    row: Row, device: torch.device, rounds: int, heap: str = "kept", *, limit: float = math.inf
+) -> dict[str, Any]:
     """Times of a row's variants, and what they hold at most where the row asks for it.
 
+    Args:
+        row: what to compare.
+        device: where.
+        rounds: at most.
+        heap: its state, which decides the figures to reach.
+        limit: seconds after which no further round begins, once there are LEAST_ROUNDS.
+
     Returns:
-        The row's `name`, `rounds` and `goal` with this heap; `probe_gflops` before and after; for each variant its
-        `name`, the `seconds` of one call (median) with their `quartiles`, the `rate` in units a second, and the
-        `ratio` of its seconds to ours. With `peak`, also each variant's `peak_bytes` and the row's `memory_goal`.
+        The row's `name`, the number of `rounds` and `goal` with this heap; `probe_gflops` before and after; for each
+        variant its `name`, the `seconds` of one call (median) with their `quartiles`, the `rate` in units a second, and
+        the `ratio` of its seconds to ours. With `peak`, also each variant's `peak_bytes` and the row's `memory_goal`.
 
     Raises:
         ValueError: if the goal is not against one of the other variants.
@@ -223,13 +239,14 @@ def measure(row: Row, device: torch.device, rounds: int, heap: str = "kept") -> 
             )
     calls = {name: _calls_a_round(call, device) for name, call in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
-    before = probe(device)
-    for _ in range(rounds):
+    before, start, done = probe(device), time.perf_counter(), 0
+    while done < rounds and (done < LEAST_ROUNDS or time.perf_counter() - start < limit):
         for name, call in variants.items():
             seconds[name].append(_seconds(call, calls[name], device))
+        done += 1
     found = {
         "name": row.name,
-        "rounds": rounds,
+        "rounds": done,
         "goal": row.goal and row.goal.on(heap),
         "probe_gflops": [before, probe(device)],
         "variants": [],
@@ -238,7 +255,7 @@ def measure(row: Row, device: torch.device, rounds: int, heap: str = "kept") -> 
     ours = next(iter(medians.values()))
     for name, median in medians.items():
         low, _, high = (
-            statistics.quantiles(seconds[name], n=4, method="inclusive") if rounds > 1 else [median] * 3
+            statistics.quantiles(seconds[name], n=4, method="inclusive") if done > 1 else [median] * 3
         )
         found["variants"].append(
             {
@@ -265,9 +282,12 @@ def probe(device: torch.device) -> float:
 
 
 def _calls_a_round(call: Callable[[], Any], device: torch.device) -> int:
-    for _ in range(WARM_UP_CALLS):
-        call()
-    return max(1, round(ROUND_SECONDS / _seconds(call, 1, device)))
+    seconds = _seconds(call, 1, device)
+    if seconds < SLOW_SECONDS:
+        for _ in range(WARM_UP_CALLS - 1):
+            call()
+        seconds = _seconds(call, 1, device)
+    return max(1, round(ROUND_SECONDS / seconds))
 
 
 def _seconds(call: Callable[[], Any], calls: int, device: torch.device) -> float:

@@ -179,6 +179,17 @@ def test_a_row_that_is_not_there_or_has_no_heap_is_refused(tmp_path, capsys, arg
     assert "is not valid: rows are sums; heaps default, kept" in capsys.readouterr().err
 
 
+def test_a_slow_row_has_fewer_rounds(tmp_path):
+    calls = []
+    row = replace(sums("a"), build=lambda device: {"a": lambda: calls.append(1)})
+    assert measure(row, CPU, rounds=7, limit=0)["rounds"] == timing.LEAST_ROUNDS
+    some = len(calls)
+    assert measure(row, CPU, rounds=7)["rounds"] == 7 and len(calls) - some == some + 7 - timing.LEAST_ROUNDS
+    assert measure(row, CPU, rounds=2, limit=0)["rounds"] == 2
+    (stored,) = run(tmp_path, sums("a", "b"), arguments=["--rounds", "9", "--limit", "0"])["rows"]
+    assert stored["rounds"] == timing.LEAST_ROUNDS
+
+
 # --- disturbed rows ----------------------------------------------------------------------------------------
 
 
