@@ -1,0 +1,87 @@
+"""Bursts of a span's gradient: how large it gets where a key is hidden, and in which recorded runs it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp
+from typing import Any, NamedTuple
+
+import torch
+
+from attn.adaptive_span import soft_span_mask
+from attn.experiments.adaptive_span.runs import model_label
+from attn.reproduction.records import Record
+
+_TIMES_CLIP = 100  # a mean norm that is so many times what it is clipped to counts as a burst
+
+
+class Slope(NamedTuple):
+    """A hidden key's weight, and its derivative by the span."""
+
+    weight: float
+    by_autograd: float
+    by_formula: float
+
+
+def hidden_slope(score: float, *, mask: float = 0.0, n_visible: int = 4, ramp_size: int = 32) -> Slope:
+    """One key at the far end of the ramp, beside visible keys of score 0, in double precision.
+
+    By the formula: with a the weight, da/dz = (1 - a) e^s / (R sum of m e^s). Where m is 0 that is the derivative to the
+    right, which `torch.clamp` has there.
+
+    Args:
+        score: s of the key on the ramp.
+        mask: m of it, in [0, 1).
+        n_visible: keys within the span.
+        ramp_size: R in tokens.
+    """
+    span = torch.tensor(n_visible + 0.5, dtype=torch.float64, requires_grad=True)
+    far = span.detach() + ramp_size * (1 - mask)
+    distance = torch.cat([torch.arange(1, n_visible + 1, dtype=torch.float64), far[None]])
+    scores = torch.tensor([0.0] * n_visible + [score], dtype=torch.float64)
+    masked = soft_span_mask(distance, span, ramp_size) * scores.exp()
+    weight = masked[-1] / masked.sum()
+    (slope,) = torch.autograd.grad(weight, span)
+    formula = (1 - weight.item()) * exp(score) / (ramp_size * masked.sum().item())
+    return Slope(weight.item(), slope.item(), formula)
+
+
+def burst_words(records: Sequence[Record]) -> list[str]:
+    """How many runs had a burst, with learned spans and with fixed ones, and the run that it hurt most, in sentences."""
+    kinds = {"learned": [], "fixed": []}
+    for record in records:
+        kinds["fixed" if record.data["config"]["model"]["span"] == "fixed" else "learned"].append(record)
+    if not kinds["learned"]:
+        return ["No records yet."]
+    counts = {kind: f"{sum(map(_has_burst, rows))} of {len(rows)}" for kind, rows in kinds.items()}
+    largest = max(_largest(record)["grad_norm"] for record in kinds["learned"])
+    lines = [
+        f"The norm of the whole gradient before clipping, a mean between two evaluations, was more than {_TIMES_CLIP} "
+        f"times what it is clipped to in {counts['learned']} runs with learned spans and in {counts['fixed']} with "
+        f"fixed ones. The largest was {largest:.1e}."
+    ]
+    hurt = max(filter(_has_burst, kinds["learned"]), key=_lost, default=None)
+    if hurt is not None:
+        burst, last, name = _largest(hurt), hurt.history[-1], hurt.data["experiment"].split("/")[1]
+        lines.append(
+            f"Of these runs, the {model_label(name)}, seed {hurt.seed}, ended farthest above its own best evaluation: "
+            f"{last['bits_per_token']:.2f} bits after {last['step']:,} updates, {_lost(hurt):.2f} above it. Its largest "
+            f"mean norm, {burst['grad_norm']:.1e}, is that of the evaluation at {burst['step']:,}."
+        )
+    return lines
+
+
+def _largest(record: Record) -> dict[str, Any]:
+    """The evaluation before which the gradient was largest."""
+    return max(record.history, key=lambda entry: entry["grad_norm"] or 0)
+
+
+def _has_burst(record: Record) -> bool:
+    clipped = record.data["config"]["training"]["grad_clip_norm"]
+    return (_largest(record)["grad_norm"] or 0) > _TIMES_CLIP * clipped
+
+
+def _lost(record: Record) -> float:
+    """Bits by which the last evaluation lies above the best one."""
+    bits = [entry["bits_per_token"] for entry in record.history]
+    return bits[-1] - min(bits)

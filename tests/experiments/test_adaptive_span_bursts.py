@@ -1,0 +1,57 @@
+"""A hidden key's derivative by the span, and which runs are said to have had a burst."""
+
+from math import exp
+from pathlib import Path
+
+import pytest
+
+from attn.experiments.adaptive_span import bursts
+from attn.experiments.adaptive_span.runs import PAPER
+from attn.reproduction.records import Record
+from tests.reproduction.toy import record_data
+
+
+def run(model, seed, norms, bits):
+    """A run of generated text with these mean norms and bits at its evaluations."""
+    history = [
+        {"step": 400 * i, "grad_norm": norm, "bits_per_token": bit}
+        for i, (norm, bit) in enumerate(zip([None, *norms], bits, strict=True))
+    ]
+    data = record_data(PAPER, f"copies/{model}", seed, {"valid_bits": bits[-1]}, history=history)
+    data["config"] = {
+        "model": {"span": "fixed" if model.startswith("fixed") else "adaptive"},
+        "training": {"grad_clip_norm": 1.0},
+    }
+    return Record(Path(f"{model}-{seed}.json"), data)
+
+
+@pytest.mark.parametrize("mask", [0.0, 1e-9, 1e-3, 0.5])
+@pytest.mark.parametrize("score", [-3.0, 0.0, 7.0, 25.0])
+def test_the_derivative_is_that_of_the_equation(score, mask):
+    found = bursts.hidden_slope(score, mask=mask)
+    assert found.weight == pytest.approx(mask * exp(score) / (4 + mask * exp(score)), rel=1e-5, abs=1e-300)
+    assert found.by_autograd == pytest.approx(found.by_formula, rel=1e-5)
+    if mask:
+        assert found.by_autograd == pytest.approx(found.weight * (1 - found.weight) / (32 * mask), rel=1e-5)
+        assert found.by_autograd <= 1 / (4 * 32 * mask) * (1 + 1e-5)
+    else:
+        assert found.by_autograd == pytest.approx(exp(score) / (32 * 4))
+
+
+def test_runs_with_bursts_are_counted_and_the_one_that_lost_most_is_named():
+    records = [
+        run("fixed_512", 0, [0.3, 0.4], [4.0, 0.9, 0.8]),
+        run("adaptive_512", 0, [0.3, 99.0], [4.0, 0.9, 1.9]),
+        run("adaptive_512", 1, [5e6, 0.4], [4.0, 0.9, 0.8]),
+        run("adaptive_64", 4, [0.3, 7e3], [4.0, 0.9, 1.5]),
+    ]
+    first, second = bursts.burst_words(records)
+    assert "in 2 of 3 runs with learned spans and in 0 of 1 with fixed ones. The largest was 5.0e+06." in first
+    assert "adaptive span, S = 64, seed 4, ended" in second
+    assert "1.50 bits after 800 updates, 0.60 above it. Its largest mean norm, 7.0e+03, is" in second
+
+
+def test_without_bursts_or_records_nothing_is_named():
+    (only,) = bursts.burst_words([run("adaptive_512", 0, [0.3, 0.2], [4.0, 0.9, 0.8])])
+    assert "0 of 1 runs with learned spans and in 0 of 0" in only
+    assert bursts.burst_words([]) == ["No records yet."]
