@@ -144,24 +144,34 @@ def _count(text: str) -> int:
 
 
 def _all(module: str, rows: Sequence[Row], heaps: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
-    """The results of all rows as one, each row measured until it was not disturbed or the tries are used up."""
+    """The results of all rows as one."""
     results = []
     for heap in heaps:
         best, measured = 0.0, []
         for row in rows:
-            for left in reversed(range(options.tries)):
-                result = _in_own_process(module, row, heap, options)
-                if not result["rows"]:  # this heap cannot be had here
-                    break
-                speeds = result["rows"][0]["probe_gflops"]
-                best = max(best, *speeds)
-                if min(speeds) >= DISTURBED * best or not left:
-                    break
+            result, best = _undisturbed(module, row, heap, best, options)
             measured.append(result)
         for found in (found for result in measured for found in result["rows"]):  # the best is known only now
-            found["disturbed"] = min(found["probe_gflops"]) < DISTURBED * best
+            found["disturbed"] = _is_disturbed(found["probe_gflops"], best)
         results += measured
     return {**results[0], "rows": [found for result in results for found in result["rows"]]}
+
+
+def _undisturbed(
+    module: str, row: Row, heap: str, best: float, options: argparse.Namespace
+) -> tuple[dict[str, Any], float]:
+    """A row's result, measured again while it is disturbed and tries are left, and the best probe up to here."""
+    for left in reversed(range(options.tries)):
+        result = _in_own_process(module, row, heap, options)
+        speeds = [speed for found in result["rows"] for speed in found["probe_gflops"]]  # none without this heap
+        best = max([best, *speeds])
+        if not speeds or not _is_disturbed(speeds, best) or not left:
+            break
+    return result, best
+
+
+def _is_disturbed(speeds: Sequence[float], best: float) -> bool:
+    return min(speeds) < DISTURBED * best
 
 
 def _in_own_process(module: str, row: Row, heap: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -189,7 +199,7 @@ def _here(row: Row, heap: str, options: argparse.Namespace) -> dict[str, Any]:
     if heap == "default" or keep_heap():
         found = measure(row, device, options.rounds, heap, limit=options.limit)
         speeds = found["probe_gflops"]
-        measured.append({"heap": heap, **found, "disturbed": min(speeds) < DISTURBED * max(speeds)})
+        measured.append({"heap": heap, **found, "disturbed": _is_disturbed(speeds, max(speeds))})
     else:
         print("The heap cannot be kept here (it takes Linux with glibc): no such rows.", file=sys.stderr)
     return {
