@@ -19,7 +19,7 @@ def run(model, seed, norms, bits):
     ]
     data = record_data(PAPER, f"copies/{model}", seed, {"valid_bits": bits[-1]}, history=history)
     data["config"] = {
-        "model": {"span": "fixed" if model.startswith("fixed") else "adaptive"},
+        "model": {"span": "fixed" if model.startswith("fixed") else "adaptive", "max_span": 512},
         "training": {"grad_clip_norm": 1.0},
     }
     return Record(Path(f"{model}-{seed}.json"), data)
@@ -55,3 +55,19 @@ def test_without_bursts_or_records_nothing_is_named():
     (only,) = bursts.burst_words([run("adaptive_512", 0, [0.3, 0.2], [4.0, 0.9, 0.8])])
     assert "0 of 1 runs with learned spans and in 0 of 0" in only
     assert bursts.burst_words([]) == ["No records yet."]
+
+
+def test_clipping_each_tensor_is_compared_with_clipping_the_whole_gradient():
+    whole = [run("adaptive_512", 0, [0.3, 999.0], [4.0, 0.9, 1.9]), run("adaptive_512", 1, [5e6, 0.4], [4.0, 0.9, 0.8])]
+    each = [run("adaptive_512_per_tensor", 0, [0.3, 0.4], [4.0, 0.9, 0.95])]
+    ours, undone = bursts.clip_words(whole, each).split("With each tensor clipped by itself, nothing else changed: ")
+    assert "limit of 512 tokens" in ours
+    assert "2 of 2 runs had a burst, and the worst ended 1.00 bits above its own best" in ours
+    assert "0 of 1 runs had a burst, and the worst ended 0.05 bits above its own best" in undone
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_comparison_of_clipping_without_one_side_says_so(missing):
+    sides = [[run("adaptive_512", 0, [0.3, 0.4], [4.0, 0.9, 0.8])]] * 2
+    sides[missing] = []
+    assert bursts.clip_words(*sides).endswith("no records yet.")

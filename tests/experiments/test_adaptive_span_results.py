@@ -459,7 +459,7 @@ def test_what_was_tried_is_told_from_the_facts():
     assert {
         name.split("/")[1]
         for name in map(FAMILIES[1].experiment, FACTS.budgets["copies"]["cpu"]["tried"]["models"])
-    } == {*results.names("copies")} - {"adaptive_128_from_max"}
+    } == {*results.compared("copies")} - {"adaptive_128_from_max"}
 
 
 def test_a_wider_span_that_costs_more_is_named():

@@ -71,6 +71,21 @@ def burst_words(records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def clip_words(whole: Sequence[Record], each: Sequence[Record]) -> str:
+    """How runs end whose tensors are clipped each by itself, beside those of the whole gradient, in a sentence."""
+    if not whole or not each:
+        return "The same model with each tensor clipped by itself: no records yet."
+    sides = [
+        f"{sum(map(_has_burst, rows))} of {len(rows)} runs had a burst, and the worst ended "
+        f"{max(map(_lost, rows)):.2f} bits above its own best evaluation"
+        for rows in (whole, each)
+    ]
+    return (
+        f"Spans of a limit of {whole[0].data['config']['model']['max_span']} tokens, with the norm of the whole gradient "
+        f"clipped: {sides[0]}. With each tensor clipped by itself, nothing else changed: {sides[1]}."
+    )
+
+
 def _largest(record: Record) -> dict[str, Any]:
     """The evaluation before which the gradient was largest."""
     return max(record.history, key=lambda entry: entry["grad_norm"] or 0)

@@ -32,12 +32,13 @@ LIMITS = {
 }
 KINDS = {"fixed": "fixed span", "adaptive": "adaptive span", "dynamic": "dynamic span"}
 FROM_MAXIMUM = "from_max"  # ends the names of models whose spans start at S
-SWITCHED = ("_zeros", "_fast")  # end the names of models that undo a deviation
+SWITCHED = ("_zeros", "_fast", "_per_tensor")  # end the names of models that undo a deviation
 _MORE = {
     "": "",
     FROM_MAXIMUM: ", from the maximum",
     "zeros": ", with a cache of zeros before the text",
     "fast": ", at the paper's learning rate",
+    "per_tensor": ", each tensor clipped by itself",
 }
 _SIZES = ("small", "large")  # models of tables 1 and 2; with fixed spans, their baselines
 _TEXTS = {
