@@ -80,9 +80,10 @@ def clip_words(whole: Sequence[Record], each: Sequence[Record]) -> str:
         f"{max(map(_lost, rows)):.2f} bits above its own best evaluation"
         for rows in (whole, each)
     ]
+    limit = whole[0].data["config"]["model"]["max_span"]
     return (
-        f"Spans of a limit of {whole[0].data['config']['model']['max_span']} tokens, with the norm of the whole gradient "
-        f"clipped: {sides[0]}. With each tensor clipped by itself, nothing else changed: {sides[1]}."
+        f"Spans of a limit of {limit} tokens, with the norm of the whole gradient clipped: {sides[0]}. With each tensor "
+        f"clipped by itself, nothing else changed: {sides[1]}."
     )
 
 

@@ -24,5 +24,7 @@ EFFECTS = (
     _bits("rate", *_REAL, "fast", "at a rate of 0.07"),
     _bits("no_cache_of_zeros", *_REAL, "zeros", "with a cache of zeros"),
     _bits("span_start", *_REAL, FROM_MAXIMUM, "with spans from the maximum"),
-    _bits("clip", "generated text", "copies/adaptive_512", "per_tensor", "with each tensor clipped by itself"),
+    _bits(
+        "clip", "generated text", "copies/adaptive_512", "per_tensor", "with each tensor clipped by itself"
+    ),
 )
