@@ -143,7 +143,9 @@ def _count(text: str) -> int:
     return value
 
 
-def _all(module: str, rows: Sequence[Row], heaps: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+def _all(
+    module: str, rows: Sequence[Row], heaps: Sequence[str], options: argparse.Namespace
+) -> dict[str, Any]:
     """The results of all rows as one."""
     results = []
     for heap in heaps:
@@ -163,7 +165,9 @@ def _undisturbed(
     """A row's result, measured again while it is disturbed and tries are left, and the best probe up to here."""
     for left in reversed(range(options.tries)):
         result = _in_own_process(module, row, heap, options)
-        speeds = [speed for found in result["rows"] for speed in found["probe_gflops"]]  # none without this heap
+        speeds = [
+            speed for found in result["rows"] for speed in found["probe_gflops"]
+        ]  # none without this heap
         best = max([best, *speeds])
         if not speeds or not _is_disturbed(speeds, best) or not left:
             break

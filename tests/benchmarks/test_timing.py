@@ -159,7 +159,9 @@ def test_a_row_whose_process_dies_is_named(tmp_path, monkeypatch):
     (tmp_path / "dying.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     path = tmp_path / "out.json"
-    with pytest.raises(SystemExit, match="Row 'sums' with the heap 'kept' ended with status -9, killed, as where memory"):
+    with pytest.raises(
+        SystemExit, match="Row 'sums' with the heap 'kept' ended with status -9, killed, as where memory"
+    ):
         main([sums("a", "b")], module="dying", unit="sums", arguments=["--heap", "kept", "--json", str(path)])
     assert not path.exists()
 

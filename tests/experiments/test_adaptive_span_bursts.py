@@ -46,7 +46,9 @@ def test_runs_with_bursts_are_counted_and_the_one_that_lost_most_is_named():
         run("adaptive_64", 4, [0.3, 7e3], [4.0, 0.9, 1.5]),
     ]
     first, second = bursts.burst_words(records)
-    assert "in 2 of 3 runs with learned spans and in 0 of 1 with fixed ones. The largest was 5.0e+06." in first
+    assert (
+        "in 2 of 3 runs with learned spans and in 0 of 1 with fixed ones. The largest was 5.0e+06." in first
+    )
     assert "adaptive span, S = 64, seed 4, ended" in second
     assert "1.50 bits after 800 updates, 0.60 above it. Its largest mean norm, 7.0e+03, is" in second
 
@@ -58,9 +60,14 @@ def test_without_bursts_or_records_nothing_is_named():
 
 
 def test_clipping_each_tensor_is_compared_with_clipping_the_whole_gradient():
-    whole = [run("adaptive_512", 0, [0.3, 999.0], [4.0, 0.9, 1.9]), run("adaptive_512", 1, [5e6, 0.4], [4.0, 0.9, 0.8])]
+    whole = [
+        run("adaptive_512", 0, [0.3, 999.0], [4.0, 0.9, 1.9]),
+        run("adaptive_512", 1, [5e6, 0.4], [4.0, 0.9, 0.8]),
+    ]
     each = [run("adaptive_512_per_tensor", 0, [0.3, 0.4], [4.0, 0.9, 0.95])]
-    ours, undone = bursts.clip_words(whole, each).split("With each tensor clipped by itself, nothing else changed: ")
+    ours, undone = bursts.clip_words(whole, each).split(
+        "With each tensor clipped by itself, nothing else changed: "
+    )
     assert "limit of 512 tokens" in ours
     assert "2 of 2 runs had a burst, and the worst ended 1.00 bits above its own best" in ours
     assert "0 of 1 runs had a burst, and the worst ended 0.05 bits above its own best" in undone
