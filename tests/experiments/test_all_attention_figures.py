@@ -25,7 +25,7 @@ NUMBERS = {"none": 0, "eighth": 32, "half": 128, "all": 256, "fourfold": 1024}
 LIKE_THE_PAPER = {
     "ff": 2.3, "all": 2.28, "same_depth": 2.29, "equal_flops": 2.285, "none": 2.7, "eighth": 2.5, "half": 2.35,
     "fourfold": 2.25, "deep_none": 2.6, "attn_split": 2.33, "head_split": 2.4, "single_head": 2.34, "ff_attn": 2.31,
-    "ff_from_max": 2.27, "all_from_max": 2.26,
+    "ff_from_max": 2.27, "all_from_max": 2.26, "ff_long": 1.9, "all_long": 1.85, "none_long": 2.1,
 }  # fmt: skip
 
 
@@ -72,6 +72,13 @@ def grid(bits=LIKE_THE_PAPER, n_seeds=5):
 
 def verdicts(records):
     return {claim.id: judge(claim, FACTS, records, lambda record: False).verdict for claim in CHAPTER.claims}
+
+
+def curve(model, seed, bits):
+    """A record with these bits at its evaluations, every 100 updates."""
+    found = record(model, seed, bits[-1])
+    found.data["history"] = [{"step": 100 * i, "bits_per_token": bit} for i, bit in enumerate(bits)]
+    return found
 
 
 # --- what is computed --------------------------------------------------------------------------------------
@@ -201,6 +208,14 @@ def test_bytes_are_judged_only_where_removing_the_layers_shows():
     assert verdicts(records + weak)["ff_replaced_bytes"] == NOT_TESTED
 
 
+def test_longer_training_is_judged_by_its_own_control():
+    alike = LIKE_THE_PAPER | {"none_long": 1.9}
+    found = verdicts([one for rows in grid(alike).values() for one in rows])
+    assert found["ff_replaced_longer"] == NOT_TESTED and found["ff_replaced_deeper"] == HOLDS
+    worse = LIKE_THE_PAPER | {"all_long": 1.95}
+    assert verdicts([one for rows in grid(worse).values() for one in rows])["ff_replaced_longer"] == FAILS
+
+
 def test_what_short_spans_change_is_measured():
     known = {deviation.id for deviation in FACTS.deviations}
     for effect in CHAPTER.effects:
@@ -232,6 +247,51 @@ def test_falling_is_a_rank_correlation(values, rank):
 
 
 # --- figures and words -------------------------------------------------------------------------------------
+
+
+def test_gaps_over_updates_are_between_runs_of_the_same_seed():
+    records = {
+        "ff": [curve("ff", 0, [5.0, 3.0, 2.5]), curve("ff", 1, [5.1, 3.1, 2.6])],
+        "all": [curve("all", 1, [5.1, 3.2, 2.9]), curve("all", 2, [4.0, 3.0, 2.0])],
+    }
+    steps, found = results.gaps(records, "all")
+    assert steps == [0, 100, 200]
+    np.testing.assert_allclose(found, [[0.0, 0.1, 0.3]], atol=1e-12)
+    assert results.gaps(records, "all", end="_long")[0] == [] == results.gaps(records, "none")[0]
+    assert results.gaps({}, "all")[1].size == 0
+
+
+def test_words_say_where_the_gap_was_highest():
+    records = {
+        "ff": [curve("ff", 0, [5.0, 3.0, 2.5])],
+        "all": [curve("all", 0, [5.0, 3.1, 2.8])],
+        "ff_long": [curve("ff_long", 0, [5.0, 3.0, 2.5, 2.0])],
+        "all_long": [curve("all_long", 0, [5.0, 3.1, 2.8, 1.95])],
+    }
+    first, second = results.updates_words(records)
+    assert (
+        "+0.100 bits beside feed-forward layers after 100 updates and +0.300 at the end, after 200: more"
+        in first
+    )
+    assert "With longer training, all-attention costs +0.100" in second
+    assert "-0.050 at the end, after 300: +0.300 at its highest, after 200" in second
+    assert results.updates_words({})[0] == "No records yet."
+    assert results.updates_words({**records, "all_long": []})[1] == "Longer training: not all records yet."
+
+
+def test_the_figure_of_gaps_has_a_curve_a_model_and_the_margin():
+    records = {
+        "ff": [curve("ff", seed, [5.0, 3.0, 2.5]) for seed in (0, 1)],
+        "all": [curve("all", seed, [5.0, 3.1 + seed, 2.8]) for seed in (0, 1)],
+        "none": [curve("none", 0, [5.0, 3.3, 2.9])],
+    }
+    (axes,) = figures.over_updates(records).axes
+    first, second, zero, margin = axes.lines
+    np.testing.assert_allclose(first.get_xdata(), [100, 200])
+    np.testing.assert_allclose(first.get_ydata(), [0.6, 0.3])
+    np.testing.assert_allclose(second.get_ydata(), [0.3, 0.4])
+    assert set(zero.get_ydata()) == {0} and set(margin.get_ydata()) == {results.margin()}
+    assert figures.over_updates({"ff": records["ff"]}) is None
 
 
 def test_the_sweep_shows_every_seed_and_the_mean():

@@ -112,6 +112,20 @@ def test_the_sweep_and_the_variants_differ_in_one_thing(profile):
             assert replace(config, model=replace(config.model, initial_ratio=1.0)) == other
 
 
+def test_longer_training_differs_in_its_updates_alone():
+    for name in ("ff", "all", "none"):
+        short, long = (CHAPTER.experiment(f"letters/{name}{end}").configs["cpu"] for end in ("", "_long"))
+        factor = long.training.max_steps / short.training.max_steps
+        assert factor == 4 and long.training.final_steps == 4 * short.training.final_steps
+        training = replace(
+            short.training,
+            max_steps=long.training.max_steps,
+            final_steps=long.training.final_steps,
+            eval_every=long.training.eval_every,
+        )
+        assert replace(short, training=training) == long
+
+
 def test_bytes_have_their_own_control():
     for profile in ("cpu", "gpu"):
         letters, byte = (

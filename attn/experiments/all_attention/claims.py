@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from attn.experiments.all_attention.runs import LABELS, SWEEP, VARIANTS
+from attn.experiments.all_attention.runs import LABELS, LONG, SWEEP, VARIANTS
 from attn.experiments.all_attention.sizes import paper_sizes, span_sizes
 from attn.reproduction.experiment import Claim, Control
 from attn.reproduction.facts import Paper, load_papers
@@ -41,21 +41,22 @@ def _margin() -> float:
 # --- a feed-forward layer replaced -----------------------------------------------------------------------------
 
 
-def _removal_shows(task: str) -> Control:
+def _removal_shows(task: str, end: str) -> Control:
     return Control(
         statement="Attention alone costs more than attention and feed-forward layers, and by more than the margin",
-        difference=lambda runs: bits(runs, "none", task) - bits(runs, "ff", task) - _margin(),
+        difference=lambda runs: bits(runs, f"none{end}", task) - bits(runs, f"ff{end}", task) - _margin(),
     )
 
 
 def _replaced(
-    claim: str, model: str, *, base: str = "ff", task: str = "letters", headline: bool = False
+    claim: str, model: str, *, base: str = "ff", task: str = "letters", end: str = "", headline: bool = False
 ) -> Claim:
+    """`end` ends the names of the control's models."""
     text = "Bytes, validation bits" if task == "bytes" else "Validation bits"
     return Claim(
         id=f"ff_replaced_{claim}", fact="ff_replaced", kind="order", unit=_BITS, headline=headline,
         measure=f"{text}: {LABELS[base]} minus {LABELS[model]}, plus the margin of {_margin():g}",
-        experiments=_ids(base, model, "ff", "none", task=task), control=_removal_shows(task),
+        experiments=_ids(base, model, f"ff{end}", f"none{end}", task=task), control=_removal_shows(task, end),
         difference=lambda runs: bits(runs, base, task) - bits(runs, model, task) + _margin(),
     )  # fmt: skip
 
@@ -145,6 +146,7 @@ CLAIMS = (
     _replaced("same_depth", "same_depth"),
     _replaced("equal_operations", "equal_flops"),
     _replaced("from_max", "all_from_max", base="ff_from_max"),
+    _replaced("longer", f"all{LONG}", base=f"ff{LONG}", end=LONG),
     _replaced("bytes", "all", task="bytes"),
     _costs_more(
         "n_zero_poor_removed", "n_zero_poor", f"{LABELS['none']} minus {LABELS['ff']}", "none", "ff", _learns("ff"),

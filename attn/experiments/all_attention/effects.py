@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from attn.experiments.all_attention.runs import LABELS
+from attn.experiments.all_attention.runs import LABELS, LONG
 from attn.reproduction.experiment import Effect
 
 
-def _from_max(model: str) -> Effect:
+def _undone(deviation: str, model: str, end: str, otherwise: str) -> Effect:
     return Effect(
-        deviation="short_spans",
+        deviation=deviation,
         measure=f"validation bits, {LABELS[model]}",
         unit="bits per character",
         ours=f"letters/{model}",
-        undone=f"letters/{model}_from_max",
-        otherwise="with spans from the maximum",
+        undone=f"letters/{model}{end}",
+        otherwise=otherwise,
         value=lambda record: record.metric("valid_bits"),
     )
 
 
-EFFECTS = (_from_max("ff"), _from_max("all"))
+EFFECTS = tuple(
+    _undone(deviation, model, end, otherwise)
+    for deviation, end, otherwise in (
+        ("short_spans", "_from_max", "with spans from the maximum"),
+        ("updates", LONG, "after longer training"),
+    )
+    for model in ("ff", "all")
+)

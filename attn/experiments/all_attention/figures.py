@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from attn.experiments.all_attention.concepts import Cluster, Layer
-from attn.experiments.all_attention.results import there
-from attn.experiments.all_attention.runs import SWEEP
+from attn.experiments.all_attention.results import gaps, margin, there
+from attn.experiments.all_attention.runs import LONG, SWEEP
 from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below
 from attn.reproduction.records import Record
 
@@ -188,6 +188,35 @@ def equal_cost(records: Records) -> Figure | None:
         xlabel="thousands of multiply-adds a symbol, at the spans learned", ylabel="validation bits"
     )
     legend_below(drawing, panels[0])
+    return drawing
+
+
+def over_updates(records: Records) -> Figure | None:
+    """Bits beside those of the model with feed-forward layers over updates: means of pairs of seeds, and their range."""
+    curves = [
+        (name, end, *found)
+        for name in ("all", "same_depth", "equal_flops", "none")
+        for end in ("", LONG)
+        if (found := gaps(records, name, end=end))[0]
+    ]
+    if not curves:
+        return None
+    drawing, axes = figure(width=_PHONE, height=2.8)
+    for name, end, steps, found in curves:
+        colour, marker, label = _LOOKS[name]
+        steps, found = steps[1:], found[:, 1:]  # a logarithmic axis has no 0
+        axes.plot(
+            steps, found.mean(axis=0), "--" if end else "-", marker=marker, color=colour, markersize=4,
+            label=f"{label}, longer training" if end else label,
+        )  # fmt: skip
+        axes.fill_between(steps, found.min(axis=0), found.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+    axes.axhline(0, color=_ORANGE, linewidth=1, label="feed-forward")
+    axes.axhline(margin(), color=COLOURS["paper"], linestyle=":", label="margin")
+    axes.set(xscale="log", xlabel="updates", ylabel="more validation bits")
+    ticks = sorted({step for _, _, steps, _ in curves for step in (steps[1], steps[-1])})
+    axes.set_xticks(ticks, [f"{step:,}" for step in ticks])
+    axes.xaxis.set_minor_formatter("")
+    legend_below(drawing, axes)
     return drawing
 
 

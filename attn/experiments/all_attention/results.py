@@ -10,7 +10,7 @@ import numpy as np
 from attn.experiments.adaptive_span.runs import PAPER as SPAN_PAPER
 from attn.experiments.adaptive_span.tables import paper_model
 from attn.experiments.all_attention.claims import falling
-from attn.experiments.all_attention.runs import LABELS, SWEEP, VARIANTS, budgets, text_config
+from attn.experiments.all_attention.runs import LABELS, LONG, SWEEP, VARIANTS, budgets, text_config
 from attn.experiments.all_attention.sizes import paper_sizes, span_sizes
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, plain
@@ -109,6 +109,50 @@ def replaced_words(records: Records) -> list[str]:
             f"{operations:.0%} of the operations ({_seeds(rows)})."
         )
     return [*lines, *_missing(found, _REPLACED)]
+
+
+def gaps(records: Records, model: str, *, end: str = "") -> tuple[list[int], np.ndarray]:
+    """What a model costs more than the one with feed-forward layers while they train.
+
+    Args:
+        records: by model.
+        model: which one.
+        end: ends the names of both models, as LONG.
+
+    Returns:
+        Updates [E] of the evaluations, and bits [seeds, E] minus those of the same seed; no seeds if there are no pairs.
+    """
+    base = {record.seed: record.history for record in records.get(f"ff{end}", ())}
+    pairs = [
+        (record.history, base[record.seed]) for record in records.get(model + end, ()) if record.seed in base
+    ]
+    found = [
+        [one["bits_per_token"] - other["bits_per_token"] for one, other in zip(*pair, strict=True)]
+        for pair in pairs
+    ]
+    return [entry["step"] for entry in pairs[0][0]] if pairs else [], np.array(found)
+
+
+def updates_words(records: Records) -> list[str]:
+    """How the cost of all-attention beside feed-forward layers moves with training, in sentences."""
+    lines = []
+    for end, start in (("", "All-attention"), (LONG, "With longer training, all-attention")):
+        steps, found = gaps(records, "all", end=end)
+        if not steps:
+            lines.append("Longer training: not all records yet." if end else "No records yet.")
+            continue
+        mean = found.mean(axis=0)
+        top = int(mean[1:].argmax()) + 1  # before the first update there is nothing to compare
+        where = (
+            "more than at any evaluation before"
+            if top == len(steps) - 1
+            else f"{mean[top]:+.3f} at its highest, after {steps[top]:,}"
+        )
+        lines.append(
+            f"{start} costs {mean[1]:+.3f} bits beside feed-forward layers after {steps[1]:,} updates and "
+            f"{mean[-1]:+.3f} at the end, after {steps[-1]:,}: {where} (means over {len(found)} seeds)."
+        )
+    return lines
 
 
 def _missing(records: Records, names: Sequence[str]) -> list[str]:
