@@ -147,7 +147,7 @@ def test_the_variant_differs_from_the_base_row_in_its_norms_alone():
         assert replace(config, model=base.configs[profile].model) == base.configs[profile]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.id)
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e.task != "lengths"], ids=lambda e: e.id)
 def test_configs_are_json_and_say_their_share(experiment):
     for config in experiment.configs.values():
         assert config_dict(config)["training"]["optimizer"] == "adam"

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
+from attn.data.copied_letters import CopyingTask
 from attn.experiments.transformer.alignments import AlignedWorkload
 from attn.experiments.transformer.corpora import CorpusConfig
 from attn.experiments.transformer.flops import model_flops
+from attn.experiments.transformer.lengths import LengthsConfig, LengthsWorkload
 from attn.experiments.transformer.pronoun import CaptionsWorkload
 from attn.experiments.transformer.workloads import (
     PairsWorkload,
@@ -40,6 +42,12 @@ TASKS = {
     "wmt14_en_de": "WMT14, English to German",
     "wmt14_en_fr": "WMT14, English to French",
 }
+POSITIONS = {
+    "sinusoids": "sinusoids",
+    "learned": "learned positions",
+    "sinusoids_shifted": "sinusoids, shifted in training",
+    "learned_shifted": "learned positions, shifted in training",
+}
 PRINTED_VOCABULARY = 37_000  # "about 37000 tokens" (Sec. 5.1)
 _TABLE3_COLUMNS = {
     "N": "n_layers", "d_model": "d_model", "d_ff": "d_ff", "h": "n_heads", "d_k": "head_dim", "d_v": "value_dim",
@@ -60,6 +68,11 @@ def build_captions(config: TranslationConfig, seed: int, device: torch.device) -
 def build_aligned(config: TranslationConfig, seed: int, device: torch.device) -> AlignedWorkload:
     """Workload of a recurrent model with attention."""
     return AlignedWorkload(config, seed, device)
+
+
+def build_lengths(config: LengthsConfig, seed: int, device: torch.device) -> LengthsWorkload:
+    """Workload of a run on copied letters."""
+    return LengthsWorkload(config, seed, device)
 
 
 def _builder(task: str, model: TransformerConfig | RecurrentConfig) -> Callable[..., PairsWorkload]:
@@ -140,7 +153,7 @@ def scaled_model(row: Row, base: Mapping[str, int]) -> TransformerConfig:
 
 
 def _training(budget: Row, d_model: int) -> TrainingConfig:
-    """The paper's optimiser and schedule (Sec. 5.3); `lr` replaces the factor d_model ** -0.5 by a peak rate."""
+    """The paper's optimiser and schedule (Sec. 5.3); `peak_lr` stands in for what d_model ** -0.5 would give."""
     warmup = budget["warmup_steps"]
     factor = budget["peak_lr"] * warmup**0.5 if "peak_lr" in budget else d_model**-0.5
     return TrainingConfig(
@@ -238,6 +251,41 @@ def _pre_norm(base: Experiment) -> Experiment:
     )
 
 
+def _positions(kind: str) -> Experiment:
+    """Copied letters with one kind of positions."""
+    budgets = load_papers()[PAPER].budgets["lengths"]
+    configs = {
+        profile: LengthsConfig(
+            task=CopyingTask(**budget["task"]),
+            model=TransformerConfig(**budget["model"], positions=budget["models"][kind]["positions"]),
+            training=_training(
+                {**budget["training"], "tokens_per_batch": budget["pairs"]}, budget["model"]["d_model"]
+            ),
+            max_shift=budget["models"][kind].get("max_shift", 0),
+            test_lengths=tuple(budget["test_lengths"]),
+            n_test=budget["n_test"],
+        )
+        for profile, budget in budgets.items()
+    }
+    return Experiment(
+        id=f"lengths/{kind}",
+        task="lengths",
+        label=f"Copied letters, {POSITIONS[kind]}",
+        tables=(),
+        configs=configs,
+        seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
+        build=build_lengths,
+        share=_lengths_share,
+    )
+
+
+def _lengths_share(config: LengthsConfig) -> str:
+    seen = config.training.max_steps * config.training.batch_size
+    return (
+        f"{seen:,} generated pairs of at most {config.task.max_length} letters; no counterpart in the paper"
+    )
+
+
 def row_label(row: Row) -> str:
     """A row for people, by the first thing that it changes: "(A) h = 4"."""
     if row["group"] in ("base", "big"):
@@ -277,4 +325,5 @@ EXPERIMENTS = (
     *(_translation(task, kind) for task in TASKS for kind in _kinds(task)),
     *ABLATIONS,
     _pre_norm(ABLATIONS[0]),
+    *map(_positions, POSITIONS),
 )

@@ -1,0 +1,79 @@
+"""What chapter 1 shows of sentences longer than those of training; figures are None where there are no records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from attn.experiments.transformer.runs import POSITIONS
+from attn.reproduction.figures import COLOURS, figure, legend_below
+from attn.reproduction.records import Record
+
+Records = Mapping[str, Sequence[Record]]  # by kind of positions
+_LOOKS = {
+    "sinusoids": ("#0072B2", "-", "o"),
+    "learned": ("#D55E00", "-", "s"),
+    "sinusoids_shifted": ("#0072B2", "--", "o"),
+    "learned_shifted": ("#D55E00", "--", "s"),
+}
+
+
+def longest_trained(records: Sequence[Record]) -> int:
+    """Letters of the longest source of training."""
+    return records[0].data["config"]["task"]["max_length"]
+
+
+def whole(records: Sequence[Record]) -> tuple[list[int], np.ndarray]:
+    """Test lengths, and the share of targets with every token right [seeds, lengths]."""
+    lengths = list(records[0].data["config"]["test_lengths"])
+    return lengths, np.array([[record.metric(f"whole_{n}") for n in lengths] for record in records])
+
+
+def beyond_training(records: Records) -> Figure | None:
+    """Targets that are wholly right over their length, and tokens that are right over their place in the longest ones.
+
+    Lines are means over seeds, bands their range; dashed lines are models whose positions were shifted in training.
+    """
+    there = {kind: found for kind, found in records.items() if found}
+    if not there:
+        return None
+    drawing, panels = figure(2, width=4.6, height=2.0)
+    for kind, found in there.items():
+        colour, line, marker = _LOOKS[kind]
+        lengths, shares = whole(found)
+        style = {"color": colour, "linestyle": line}
+        panels[0].plot(lengths, shares.mean(0), marker=marker, markersize=3.5, label=POSITIONS[kind], **style)
+        panels[0].fill_between(lengths, shares.min(0), shares.max(0), color=colour, alpha=0.12, linewidth=0)
+        by_position = np.array([record.artifact()["right_by_position"][-1] for record in found])
+        panels[1].plot(np.arange(1, by_position.shape[1] + 1), by_position.mean(0), linewidth=1.2, **style)
+    trained = longest_trained(next(iter(there.values())))
+    for panel in panels:
+        panel.axvline(trained + 0.5, color=COLOURS["paper"], linestyle=":", linewidth=1)
+        panel.set_ylim(-0.03, 1.03)
+    panels[0].set(xlabel="letters of the source (dotted: end of training)", ylabel="targets right")
+    longest = whole(next(iter(there.values())))[0][-1]
+    panels[1].set(xlabel=f"token of a target of {longest} letters", ylabel="tokens right")
+    legend_below(drawing, panels[0])
+    return drawing
+
+
+def beyond_words(records: Records) -> list[str]:
+    """How many targets are right at the end of training's lengths and beyond, a sentence for each kind of positions."""
+    lines = []
+    for kind, found in records.items():
+        if not found:
+            continue
+        lengths, shares = whole(found)
+        inside = max(n for n in lengths if n <= longest_trained(found))
+        said = ", ".join(
+            f"{mean:.0%} of {n} letters"
+            for n, mean in zip(lengths, shares.mean(0), strict=True)
+            if n == inside or n in (inside + 1, inside + 2, lengths[-1])
+        )
+        lines.append(
+            f"{POSITIONS[kind].capitalize()}: targets copied without an error are {said} ({len(found)} "
+            f"seed{'' if len(found) == 1 else 's'})."
+        )
+    return lines or ["No records yet."]
