@@ -151,6 +151,20 @@ def reformer(n_layers, **changes):
     return outcome(tiny("lsh2", is_reversible=True, n_layers=n_layers, grid_segments=0, **changes))
 
 
+def test_reversible_layers_are_evaluated_under_other_attention_and_get_their_own_back():
+    config = tiny("lsh2", is_reversible=True)
+    workload = text_runs.build_bytes(config, 0, CPU)
+    branches = [m for m in workload.model.modules() if isinstance(getattr(m, "sublayer", None), LSHAttention)]
+    before = [(branch.sublayer, branch.choices) for branch in branches]
+    found = workload.outcome(workload.model, []).metrics
+    assert {f"bits_{name}" for name in EVALUATIONS} <= set(found)
+    assert found["bits_full"].value != found["bits_lsh1"].value != found["bits_lsh2"].value
+    assert [(branch.sublayer, branch.choices) for branch in branches] == before and len(before) == config.n_layers
+    assert {choices for _, choices in before} == {("buckets",)}
+    plain = text_runs.build_bytes(replace(config, is_reversible=False), 0, CPU)
+    assert {f"bits_{name}" for name in EVALUATIONS} <= set(plain.outcome(plain.model, []).metrics)
+
+
 def test_definitions_of_bytes_say_what_becomes_of_activations():
     metrics = reformer(2)[1].metrics
     reversed_, kept = (metrics[name].definition for name in ("saved_bytes", "saved_bytes_kept"))

@@ -25,7 +25,7 @@ from attn.experiments.reformer.workloads import AttentionConfig
 from attn.language_model import LanguageModel, Stack, Vocabulary
 from attn.reformer import AxialPositions, LocalAttention, LSHAttention, ReformerAttention
 from attn.reproduction.experiment import Metric, Outcome
-from attn.reversible import ReversibleLayers
+from attn.reversible import ResidualBranch, ReversibleLayers
 from attn.training.config import TrainingConfig
 from attn.training.seeding import set_seed
 from attn.training.text import TextWorkload
@@ -275,9 +275,16 @@ def attending(model: nn.Module, config: ByteConfig, attention: AttentionConfig) 
     for parent, name, trained in places:
         other = attention.build(d_model=config.d_model, n_heads=config.n_heads, chunk_len=config.chunk_len)
         other.load_state_dict(trained.state_dict())
-        parent._modules[name] = _hash_once(other).to(trained.output.weight.device).train(trained.training)
+        _put(parent, name, _hash_once(other).to(trained.output.weight.device).train(trained.training))
     try:
         yield
     finally:
         for parent, name, trained in places:
-            parent._modules[name] = trained
+            _put(parent, name, trained)
+
+
+def _put(parent: nn.Module, name: str, attention: ReformerAttention) -> None:
+    """Make it a child of `parent`, which keeps of its inputs what it decides."""
+    parent._modules[name] = attention
+    if isinstance(parent, ResidualBranch):
+        parent.choices = tuple(getattr(attention, "choices", ()))
