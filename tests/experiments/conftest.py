@@ -1,9 +1,17 @@
 """What tests of several chapters' pictures and words need."""
 
+import matplotlib.pyplot as plt
 import pytest
 
 from attn.reproduction.records import Record, pack_arrays
 from tests.data.made_up_words import word_corpus  # noqa: F401
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    """Every test closes its figures: matplotlib warns of more than twenty, and they hold memory."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture
