@@ -134,9 +134,10 @@ class Vocabulary(nn.Module):
     def token_nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Cost of each target in nats [B, T], from hidden states [B, T, D] and ids [B, T]."""
         check_tokens("targets", targets, self.vocab_size)
-        # cross_entropy takes classes second; half precision is too coarse for a sum over the vocabulary
+        # half precision is too coarse for a sum over the vocabulary
         logits = self.logits(hidden).to(torch.promote_types(hidden.dtype, torch.float32))
-        return F.cross_entropy(logits.transpose(1, 2), targets.long(), reduction="none")
+        # one row a token: with classes as the second of three dimensions torch copies all logits
+        return F.cross_entropy(logits.flatten(0, 1), targets.long().flatten(), reduction="none").view_as(targets)
 
 
 class LanguageModel(nn.Module):
