@@ -153,6 +153,14 @@ def test_words_name_the_last_trained_length_and_what_lies_beyond():
     assert length_results.beyond_words({"learned": []}) == ["No records yet."]
 
 
+def test_words_compare_shifted_positions_where_all_kinds_are_recorded():
+    records = {kind: [record(kind, 0, 1.0, 1.0, 0.0, 0.7 if "shifted" in kind else 0.1)] for kind in POSITIONS}
+    *_, last = length_results.beyond_words(records)
+    assert last.startswith("Of 9 letters, 10% at most are copied without shifts, and 70% at least with them")
+    records["learned_shifted"] = [record("learned_shifted", 0, 1.0, 1.0, 0.0, 0.1)]
+    assert len(length_results.beyond_words(records)) == len(POSITIONS)
+
+
 def test_the_figure_has_a_line_for_each_kind_that_is_recorded():
     top, bottom = length_results.beyond_training(RECORDS).axes
     assert [line.get_label() for line in top.lines[:2]] == [
