@@ -154,7 +154,9 @@ def test_words_name_the_last_trained_length_and_what_lies_beyond():
 
 
 def test_words_compare_shifted_positions_where_all_kinds_are_recorded():
-    records = {kind: [record(kind, 0, 1.0, 1.0, 0.0, 0.7 if "shifted" in kind else 0.1)] for kind in POSITIONS}
+    records = {
+        kind: [record(kind, 0, 1.0, 1.0, 0.0, 0.7 if "shifted" in kind else 0.1)] for kind in POSITIONS
+    }
     *_, last = length_results.beyond_words(records)
     assert last.startswith("Of 9 letters, 10% at most are copied without shifts, and 70% at least with them")
     records["learned_shifted"] = [record("learned_shifted", 0, 1.0, 1.0, 0.0, 0.1)]

@@ -85,10 +85,12 @@ def _comparison(records: Records) -> list[str]:
         return []
     longest = whole(records["sinusoids"])[0][-1]
     means = {kind: whole(records[kind])[1][:, -1].mean() for kind in POSITIONS}
-    plain, shifted = ([means[f"{kind}{end}"] for kind in ("sinusoids", "learned")] for end in ("", "_shifted"))
+    plain, shifted = (
+        [means[f"{kind}{end}"] for kind in ("sinusoids", "learned")] for end in ("", "_shifted")
+    )
     if min(shifted) <= max(plain):
         return []
     return [
-        f"Of {longest} letters, {max(plain):.0%} at most are copied without shifts, and {min(shifted):.0%} at least with "
-        "them, though no training sentence was longer: it is new positions that fail, more than new lengths."
+        f"Of {longest} letters, {max(plain):.0%} at most are copied without shifts, and {min(shifted):.0%} at least "
+        "with them, though no training sentence was longer: it is new positions that fail, more than new lengths."
     ]
