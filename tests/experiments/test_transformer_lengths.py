@@ -158,7 +158,7 @@ def test_words_compare_shifted_positions_where_all_kinds_are_recorded():
         kind: [record(kind, 0, 1.0, 1.0, 0.0, 0.7 if "shifted" in kind else 0.1)] for kind in POSITIONS
     }
     *_, last = length_results.beyond_words(records)
-    assert last.startswith("Of 9 letters, 10% at most are copied without shifts, and 70% at least with them")
+    assert last.startswith("Of targets of 9 letters, 10% at most are right without shifts, and 70% at least with them")
     records["learned_shifted"] = [record("learned_shifted", 0, 1.0, 1.0, 0.0, 0.1)]
     assert len(length_results.beyond_words(records)) == len(POSITIONS)
 

@@ -91,6 +91,7 @@ def _comparison(records: Records) -> list[str]:
     if min(shifted) <= max(plain):
         return []
     return [
-        f"Of {longest} letters, {max(plain):.0%} at most are copied without shifts, and {min(shifted):.0%} at least "
-        "with them, though no training sentence was longer: it is new positions that fail, more than new lengths."
+        f"Of targets of {longest} letters, {max(plain):.0%} at most are right without shifts, and {min(shifted):.0%} "
+        "at least with them, though no training sentence was longer: it is new positions that fail, more than new "
+        "lengths."
     ]
