@@ -1,5 +1,6 @@
 """Sentences longer than those of training: the runs, what is counted of them, and what is shown."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_the_experiments_differ_in_positions_and_shift_alone():
     assert trained in base.test_lengths and trained + 1 in base.test_lengths and longest > trained
     shifted = configs["learned_shifted"].max_shift + trained
     assert shifted >= longest  # every position of the test was met in training
+
+
+def test_the_page_tells_the_settings_of_the_facts():
+    config = next(e for e in EXPERIMENTS if e.id == "lengths/learned_shifted").configs["cpu"]
+    cells = json.loads((Path(__file__).parents[2] / "notebooks/01_transformer.ipynb").read_text())["cells"]
+    (text,) = (said for cell in cells if "letters are to be copied" in (said := " ".join("".join(cell["source"]).split())))
+    assert f"up to {config.task.max_length} random letters are to be copied" in text
+    assert f"sources of up to {max(config.test_lengths)} letters" in text
+    assert f"begin anywhere from 0 to {config.max_shift}," in text
+    assert f"no position up to {max(config.test_lengths)} is new" in text
 
 
 def test_a_shift_moves_positions_of_both_sides_and_only_in_training():

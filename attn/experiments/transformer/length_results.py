@@ -92,6 +92,6 @@ def _comparison(records: Records) -> list[str]:
         return []
     return [
         f"Of targets of {longest} letters, {max(plain):.0%} at most are right without shifts, and {min(shifted):.0%} "
-        "at least with them, though no training sentence was longer: it is new positions that fail, more than new "
-        "lengths."
+        "at least with them, though no training sentence was longer: so much of the failure is owed to positions that "
+        "were never met, and what is left is not."
     ]
