@@ -1,11 +1,15 @@
 """Several processes, one training run: set-up from torchrun's environment; without it, a single process."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from attn.training.sparse_optimizer import coalesced
 
 
 def rank() -> int:
@@ -61,6 +65,59 @@ def gather_to_main(value) -> list | None:
     values = [None] * world_size() if is_main() else None
     dist.gather_object(value, values)
     return values
+
+
+def replicate(
+    model: nn.Module, tables: Sequence[nn.Parameter], device: torch.device
+) -> DistributedDataParallel:
+    """The model as every process trains it, with the weights of rank 0.
+
+    Args:
+        model: on `device`, the same on every rank.
+        tables: parameters with sparse gradients. DistributedDataParallel takes none, so their gradients are left as
+            they are: `average_rows` has to follow the backward pass.
+        device: this process's.
+    """
+    left_out = {id(table) for table in tables}
+    names = [name for name, parameter in model.named_parameters() if id(parameter) in left_out]
+    # the class names what the root itself holds with a dot before it in one place, and without in another
+    names += [f".{name}" for name in names]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, names)
+    for table in tables:
+        dist.broadcast(table.detach(), 0)
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def average_rows(table: nn.Parameter) -> None:
+    """Replace a table's sparse gradient by its mean over all processes: the rows of any, the same on each.
+
+    A process without a gradient counts as one of zeros; if none has one, there is none afterwards.
+    """
+    gradient = None if table.grad is None else coalesced(table.grad)
+    count = -1 if gradient is None else gradient._nnz()
+    counts = torch.cat(_all_gather(torch.tensor([count], device=table.device))).tolist()
+    if max(counts) < 0:
+        return
+    if gradient is None:
+        rows, values = torch.empty(0, dtype=torch.int64, device=table.device), table.detach()[:0]
+    else:
+        rows, values = gradient._indices()[0], gradient._values()
+    table.grad = torch.sparse_coo_tensor(
+        _gather_rows(rows, counts).unsqueeze(0), _gather_rows(values, counts) / world_size(), table.shape
+    ).coalesce()
+
+
+def _gather_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
+    """The rows of all ranks, which hold `counts` of them; all have to send as many, and what fills up is cut off."""
+    sent = torch.cat([own, own.new_zeros(max(1, *counts) - len(own), *own.shape[1:])])
+    return torch.cat([part[: max(0, count)] for part, count in zip(_all_gather(sent), counts, strict=True)])
+
+
+def _all_gather(own: Tensor) -> list[Tensor]:
+    """Every rank's tensor, all of one shape, in the order of ranks."""
+    found = [torch.empty_like(own) for _ in range(world_size())]
+    dist.all_gather(found, own.contiguous())
+    return found
 
 
 def _is_active() -> bool:

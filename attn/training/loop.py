@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from attn.training.checkpoint import (
     CheckpointError,
@@ -24,11 +23,12 @@ from attn.training.checkpoint import (
     save_checkpoint,
 )
 from attn.training.config import TrainingConfig
-from attn.training.distributed import gather_to_main, is_main, rank, world_size
+from attn.training.distributed import average_rows, gather_to_main, is_main, rank, replicate, world_size
 from attn.training.optimizers import build_optimizers, clip_gradients, dense_gradients, scale_gradients
 from attn.training.progress import Progress
 from attn.training.schedules import learning_rate
 from attn.training.seeding import derive_seed, seed_device, set_seed
+from attn.training.sparse_optimizer import RowAdam
 
 # After how many updates (else 1) to read their numbers: on a GPU each reading makes the host wait.
 SETTLE_EVERY = {"cuda": 10}
@@ -117,7 +117,8 @@ def train(
 
     Killed at any moment and called again with the same arguments, it gives the result of the uninterrupted
     run, on CPUs bit for bit. Pieces of a batch are spread over `config.grad_accum_steps` and over the
-    processes of torchrun: 4 pieces in one process equal 1 piece in each of 4.
+    processes of torchrun: 4 pieces in one process equal 1 piece in each of 4, but for the running statistics of batch
+    norm, which follow all pieces of a process and of the processes rank 0 alone.
 
     `history` holds `step`, `seen`, `train_loss` (nats per weight, mean since the last entry), `lr`,
     `grad_norm` (before clipping, mean since the last entry), `seconds` and the workload's own metrics; one
@@ -175,10 +176,11 @@ class _Trainer:
         self.optimizers = build_optimizers(config, trained())
         self.parameters = [parameter for group in self._groups() for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        by_rows = [one for one in self.optimizers if isinstance(one, RowAdam)]
+        self.tables = [table for one in by_rows for group in one.param_groups for table in group["params"]]
         self.replica = self.model
         if world_size() > 1:
-            devices = [self.device] if self.device.type == "cuda" else None
-            self.replica = DistributedDataParallel(self.model, device_ids=devices)
+            self.replica = replicate(self.model, self.tables, self.device)
         self.settle_every = SETTLE_EVERY.get(self.device.type, 1)
         self.pending = []  # numbers of the latest updates, still on the device
         self.latest = {}  # what progress shows
@@ -251,6 +253,8 @@ class _Trainer:
             total, weight, seen = loss.total.detach() + total, loss.weight + weight, loss.seen + seen
         wish = self._wish() if is_main() else 0
         if ranks > 1:
+            for table in self.tables:
+                average_rows(table)
             counts = torch.tensor([weight, seen, wish], dtype=torch.float64).to(self.device)
             numbers = torch.stack([total.double(), *counts])
             dist.all_reduce(numbers)

@@ -9,7 +9,7 @@ import torch
 
 from attn.training import distributed, train
 from attn.training.distributed import gather_to_main, is_main, rank, world_size
-from tests.training.toy import CarryingWorkload, ToyWorkload, config, facts
+from tests.training.toy import CarryingWorkload, TableWorkload, ToyWorkload, config, facts
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,12 +43,14 @@ SINGLE = {
     "accumulated": (ToyWorkload, {"dropout": 0.3}, {"grad_accum_steps": 4}, 1e-6),
     "single precision": (ToyWorkload, {"dtype": torch.float32}, {}, 1e-3),
     "carrying": (CarryingWorkload, {"dropout": 0.3}, {"grad_accum_steps": 2}, 1e-6),
+    "table": (TableWorkload, {}, {"grad_clip_norm": 0.5, "grad_accum_steps": 4}, 1e-9),
+    "table, one piece each": (TableWorkload, {}, {"grad_accum_steps": 2}, 1e-9),
 }
 
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_two_processes_equal_one(two_processes, name):
-    """Also with dropout, unequal weights of the pieces, and state carried by each process."""
+    """Also with dropout, unequal weights of the pieces, state carried by each process, and sparse gradients."""
     kind, model, training, tolerance = SINGLE[name]
     workload = kind(**model)
     alone = facts(train(workload, config(**training), seed=5), workload.model)

@@ -7,6 +7,7 @@ import time
 import torch
 from torch import nn
 
+from attn.kernels.product_keys import read_values
 from attn.training import BatchLoss, TrainingConfig, distributed, generator_for, train
 from attn.training.distributed import is_main
 
@@ -69,6 +70,39 @@ class CarryingWorkload(ToyWorkload):
         self.carried = state["carried"]
 
 
+class TableModel(nn.Module):
+    """A linear layer, and rows of a table with sparse gradients; some pieces of a batch read none."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.linear = nn.Linear(5, 1)
+        self.table = nn.Parameter(torch.empty(9, 1, dtype=dtype))
+        self.to(dtype)
+
+    def forward(self, inputs):
+        outputs = self.linear(inputs)
+        if inputs[0, 0] < 0:
+            return outputs
+        slots = (4 * inputs[:, :3].abs()).long().clamp(max=8)
+        return outputs + read_values(self.table, slots, inputs[:, 2:].softmax(-1))
+
+
+class TableWorkload(ToyWorkload):
+    """Part of the model is a table that is updated by rows, as a product-key memory's values are."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        weights = generator_for(0, "table weights")
+        self.model = TableModel(self.dtype)
+        with torch.no_grad():
+            for weight in self.model.parameters():
+                weight.copy_(torch.randn(weight.shape, generator=weights, dtype=self.dtype))
+
+    def parameter_groups(self):
+        model = self.model
+        return [{"params": model.linear.parameters()}, {"params": [model.table], "optimizer": "row_adam"}]
+
+
 def config(**changes):
     """A short run with an optimiser that has state of every kind."""
     settings = {"max_steps": 12, "batch_size": 12, "optimizer": "adam", "lr": 0.02, "eval_every": 4}
@@ -96,6 +130,8 @@ def _run_distributed(folder):
             ("accumulated", lambda: ToyWorkload(dropout=0.3), {"grad_accum_steps": 2}),
             ("single precision", lambda: ToyWorkload(dtype=torch.float32), {}),
             ("carrying", lambda: CarryingWorkload(dropout=0.3), {}),
+            ("table", TableWorkload, {"grad_clip_norm": 0.5, "grad_accum_steps": 2}),
+            ("table, one piece each", TableWorkload, {}),
         ):
             workload = make()
             found[name] = facts(train(workload, config(**changes), seed=5), workload.model)
