@@ -171,12 +171,19 @@ class LSHAttention(ReformerAttention):
         n_buckets: an even number, or several whose product is the number of buckets (see `random_rotations`); None for
             `default_buckets` of the inputs' length.
         convention: `PAPER`, `PUBLIC`, or single departures.
-        fused: compute with `attn.kernels.lsh`; False for the functions of this file, the definition.
+        fused: compute with `attn.kernels.lsh`; False for the functions of `attn.lsh`, the definition.
         sizes: as `ReformerAttention`, but `shared_qk`.
+
+    Attributes:
+        choices: what reversible layers keep of it from the forward pass (`attn.reversible.ResidualBranch`, which reads
+            it when it is made). Set it to ("buckets",) to hash once; as it is, nothing, every layer hashes again in the
+            backward pass, where a token whose inputs are equal only up to rounding may fall into another bucket.
 
     Raises:
         ValueError: for sizes below 1, an odd number of buckets, or a convention that the fused version lacks.
     """
+
+    choices: tuple[str, ...] = ()
 
     def __init__(
         self,

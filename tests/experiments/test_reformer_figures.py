@@ -9,7 +9,7 @@ import torch
 from attn.experiments.adaptive_span import CHAPTER as SPAN_CHAPTER
 from attn.experiments.reformer import CHAPTER, concepts, figures, method_results, results
 from attn.experiments.reformer.convergence import has_converged
-from attn.experiments.reformer.runs import PAPER
+from attn.experiments.reformer.runs import CODES, MODELS, PAPER
 from attn.experiments.reformer.workloads import EVALUATIONS, build_model
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.experiment import config_dict
@@ -165,6 +165,19 @@ def test_our_grid_stands_beside_the_printed_ones():
     drawing = figures.grids(records, results.printed_grids(load_papers()[PAPER]))
     assert [axes.get_title() for axes in drawing.axes] == ["the paper", "the replication", "here"]
     assert [text.get_text() for text in drawing.axes[2].texts] == ["100", "90", "80", "70", "55"]
+    records["lsh2_public"] = [record("lsh2_public", 0, row(0.5, 0.4, 0.3, 0.2, 0.1))]
+    shown = figures.grids(records, results.printed_grids(load_papers()[PAPER])).axes
+    assert [axes.get_title() for axes in shown] == [
+        "the paper",
+        "the replication",
+        "here",
+        "here, public code",
+        "",
+        "",
+    ]
+    assert [(text.get_text(), text.get_position()[1]) for text in shown[3].texts] == [
+        (text, 2) for text in ("50", "40", "30", "20", "10")
+    ], "the third row; the others are blank"
 
 
 def test_conventions_show_every_seed():
@@ -240,7 +253,10 @@ def test_the_conclusion_is_told_from_records():
     first = by_start["First row of the paper, 94.8, 92.5, 76.9 and 52.5"]
     assert "gives it: shared, raw keys, itself allowed (0.32 points away on average)." in first
     column = by_start["First column of the paper, 0.8, 0.8 and 0.8"]
-    assert "gives it: shared, raw keys, itself allowed (0 points" in column or "itself allowed (" in column
+    assert (
+        "full attention of this kind gives it: shared, raw keys, itself allowed (0 points away on average)."
+        in column
+    )
     together = by_start["First row and column of the paper together"]
     assert "nearest is shared, raw keys, itself allowed" in together
     theirs = by_start["First column of the replication, 46.54, 75.94 and 70.65"]
@@ -248,10 +264,18 @@ def test_the_conclusion_is_told_from_records():
     assert (
         "of 2 kinds of full attention recorded for both" in together and "2 seeds, not converged" in together
     )
-    first, second, rests = results.answer(like_the_paper())
-    assert (first, second) == (together, theirs)
+    nearest, whole, rests = results.answer(like_the_paper())
+    assert nearest.startswith(
+        "Whole grid, the paper: of 2 sets of conventions, nearest is the paper's hashing; full: "
+    )
+    assert "nearest is the paper's hashing; full: shared, raw keys, itself allowed (" in nearest
+    assert whole.startswith("Whole grid, the replication: of 2 sets")
     assert rests.startswith(
-        "This rests on 2 of 5 kinds of full attention, 1 to 2 seeds of each model, and may change."
+        "This rests on 2 of 5 kinds of full attention, 0 of 2 public codes, 1 to 2 seeds of each model, and may change."
+    )
+    without = {name: found for name, found in like_the_paper().items() if name != "full"}
+    assert results.answer(without)[0].startswith("First column of the replication"), (
+        "there is but one whole grid"
     )
     assert (
         "Not recorded yet: shared, unit keys, itself allowed; shared, raw keys, itself last; separate"
@@ -270,16 +294,21 @@ def test_the_conclusion_turns_with_the_records():
         records[name] = [
             record(name, 0, {"full": 0.01, "full_plain": 0.9, "full_with_self": 0.6, "full_raw_keys": 0.9})
         ]
-    together, theirs, _ = results.answer(records)
+    nearest, *_ = results.answer(records)
+    assert "nearest is the paper's hashing; full: shared, unit keys, itself last" in nearest
+    (together,) = [line for line in results.conclusion(records) if "of the paper together" in line]
     assert "nearest is shared, unit keys, itself last" in together
     assert "Counted as they are" in results.conclusion(records)[-1]
 
 
 def test_with_all_records_the_answer_stands():
-    names = (*results.CONVENTIONS, "lsh4", "lsh2", "lsh1")
-    records = {name: [record(name, seed, PLAIN, LONG) for seed in range(3)] for name in names}
+    records = {name: [record(name, seed, PLAIN, LONG) for seed in range(3)] for name in MODELS}
+    records["full_plain"] = [
+        record("full_plain", seed, row(1, 0.9, 0.9, 0.7, 0.5), LONG) for seed in range(3)
+    ]
     assert results.answer(records)[-1] == (
-        "This rests on 5 of 5 kinds of full attention, 3 seeds of each model; all of them had converged."
+        "This rests on 5 of 5 kinds of full attention, 2 of 2 public codes, 3 seeds of each model; all of them had "
+        "converged."
     )
     one = {name: found[:1] for name, found in records.items()}
     assert results.answer(one)[-1].endswith("1 seed of each model, and may change.")
@@ -287,6 +316,88 @@ def test_with_all_records_the_answer_stands():
     assert results.answer(records)[-1].endswith(
         "and may change. Not converged: shared, unit keys, itself last."
     )
+
+
+# --- whole grids -------------------------------------------------------------------------------------------------
+
+
+def printed(who):
+    """Records of one seed that hold exactly what is printed, by model."""
+    cells = results.printed_grids(load_papers()[PAPER])[who]
+    return {name: row(*(percent / 100 for percent in percents)) for name, percents in cells.items()}
+
+
+def by_code(code, shares, curve=LONG):
+    return {f"{name}_{code}": [record(f"{name}_{code}", 0, cells, curve)] for name, cells in shares.items()}
+
+
+def test_a_grid_is_as_far_from_the_print_as_its_cells():
+    cells = results.printed_grids(load_papers()[PAPER])["the paper"]
+    assert results.Apart.of(cells, cells) == (0, 0)
+    moved = {**cells, "lsh1": [percent - 10 for percent in cells["lsh1"]]}
+    assert results.Apart.of(moved, cells) == pytest.approx((50 / 20, 40 / 12)), (
+        "5 of 20 cells, 4 of 12 hashed ones"
+    )
+    without_full = {name: percents for name, percents in moved.items() if name != "full"}
+    assert results.Apart.of(without_full, cells) == (None, pytest.approx(40 / 12))
+    assert results.Apart.of({"full": cells["full"]}, cells) == (None, None)
+
+
+def test_the_grid_of_a_kind_has_its_own_first_row_and_column():
+    (plain,) = [
+        one for one in results.grids(like_the_paper()) if one.label.endswith("raw keys, itself allowed")
+    ]
+    assert plain.cells["full"] == pytest.approx([50, 95, 92, 77, 53]), "the evaluation of its training first"
+    assert plain.cells["lsh4"][0] == pytest.approx(0.8) and plain.models["lsh4"] == "lsh4"
+
+
+def test_the_set_of_conventions_that_gives_the_print_is_named():
+    assert results.grids_words({}) == results.NO_RECORDS
+    records = by_code("replication", printed("the replication")) | by_code("public", printed("the paper"))
+    lines = results.grids_words(records)
+    paper, theirs = (
+        np.array(list(cells.values())) for cells in results.printed_grids(load_papers()[PAPER]).values()
+    )
+    apart = np.abs(paper - theirs)
+    for start, points, found in (
+        ("Whole grid", apart.mean(), lines[:2]),
+        ("Hashed cells alone", apart[1:, 1:].mean(), lines[2:4]),
+    ):
+        for who, near, far in (
+            ("the paper", "public code", "the replication's code"),
+            ("the replication", "the replication's code", "public code"),
+        ):
+            line = (
+                f"{start}, {who}: of 2 sets of conventions, nearest is {near} (0.0 percentage points away on average); "
+                f"farthest is {far} ({points:.1f})."
+            )
+            assert line in found
+    assert (
+        "Not recorded yet, so that this may change: shared, unit keys, itself last; LSH, 4 rounds" in lines[4]
+    )
+    text = " ".join(repr(results.grids_table(records)).split())
+    assert "0.0, 0.0" in text and "–, –" in text and "one of its rows" not in text
+
+
+def test_a_code_without_a_row_is_not_compared_and_named():
+    shares = printed("the replication")
+    records = by_code("replication", {name: shares[name] for name in ("full", "lsh4")}, RISING)
+    *_, missing, late = results.grids_words(records)
+    assert not [line for line in results.grids_words(records) if line.startswith(("Whole", "Hashed"))]
+    assert missing.endswith(
+        "the replication's code: LSH, 2 rounds; the replication's code: LSH, 1 round; public code."
+    )
+    assert (
+        late
+        == "Not converged: the replication's code: full attention; the replication's code: LSH, 4 rounds."
+    )
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_code_s_words_are_its_configs(code):
+    said = results.code_words(code)
+    assert ("each pair counted once" in said) == (CODES[code].hashed.convention == "paper")
+    assert ("keys at their lengths" in said) != CODES[code].full.unit_keys
 
 
 def test_what_is_trained_so_far_is_told():
@@ -326,11 +437,11 @@ def test_the_replication_is_told_from_the_facts():
 
 
 def test_tables_of_duplication_mark_what_had_not_converged():
-    separate = record("separate", 0, {"full": 0.1, "full_plain": 0.9996}, LONG)
-    state = ChapterState(CHAPTER, [record("full", 0, curve=LONG), record("full", 1, curve=RISING), separate])
+    theirs = record("full_replication", 0, {"full": 0.9996, "full_raw_keys": 0.1}, LONG)
+    state = ChapterState(CHAPTER, [record("full", 0, curve=LONG), record("full", 1, curve=RISING), theirs])
     trained = state.table("table2")["rows"][0]["cells"][0]
     assert trained["detail"]["cpu"]["scale"].endswith("; not converged after 12 updates: 1 of 2 seeds")
-    # trained apart, the replication's row is evaluated apart
+    # the replication's rows are of models by the conventions of its code
     cell = state.table("table2_reproduction")["rows"][0]["cells"][0]
     assert cell["values"]["cpu"] == pytest.approx(99.96)
     assert cell["detail"]["cpu"]["scale"].endswith("; converged")
@@ -351,10 +462,12 @@ def test_task_and_window_are_computed():
 
 
 def test_effects_compare_the_conventions():
-    assert {effect.deviation for effect in CHAPTER.effects} == {"full_convention"}
+    assert {effect.deviation for effect in CHAPTER.effects} == {"full_convention", "lsh_convention", "scale"}
     ids = {experiment.id for experiment in CHAPTER.experiments}
     assert {side for effect in CHAPTER.effects for side in (effect.ours, effect.undone)} <= ids
     assert CHAPTER.effects[0].value(record("full", 0, row(1, 0.8, 0.6, 0.4, 0.2))) == pytest.approx(50)
+    alike = [effect for effect in CHAPTER.effects if effect.ours.endswith("lsh1") or "lsh1_" in effect.ours]
+    assert [effect.value(record("lsh1", 0, row(1, 0.8, 0.6, 0.4, 0.2))) for effect in alike] == [20, 20]
     assert {effect.deviation for effect in CHAPTER.effects} <= {
         item.id for item in load_papers()[PAPER].deviations
     }

@@ -9,18 +9,26 @@ import torch
 from attn.experiments.reformer import CHAPTER
 from attn.experiments.reformer.runs import (
     ATTENTIONS,
+    CODE_MODELS,
+    CODES,
     EXPERIMENTS,
+    MODELS,
     PAPER,
     TABLE2_ROWS,
+    build_code,
     build_duplication,
 )
 from attn.experiments.reformer.workloads import (
     EVALUATIONS,
     AttentionConfig,
+    CodeConfig,
     DuplicationConfig,
     _attending,
     build_model,
+    code_evaluation,
 )
+from attn.lsh_convention import PAPER as BY_THE_PAPER
+from attn.lsh_convention import PUBLIC
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import config_dict
 from attn.reproduction.facts import load_papers
@@ -50,10 +58,16 @@ def outcome(config, seed=0):
 def test_every_budget_of_the_facts_is_an_experiment():
     expected = {
         f"duplication/{model}": {p for p, b in FACTS.budgets["duplication"].items() if model in b["models"]}
-        for model in ATTENTIONS
+        for model in MODELS
     }
     assert {e.id: set(e.configs) for e in EXPERIMENTS} == expected
-    assert {e.id for e in EXPERIMENTS if e.tables} == {f"duplication/{row}" for row in TABLE2_ROWS.values()}
+    filled = {
+        table: {e.id for e in EXPERIMENTS if e.tables == (table,)}
+        for table in ("table2", "table2_reproduction")
+    }
+    rows = TABLE2_ROWS.values()
+    assert filled["table2"] == {f"duplication/{row}" for row in rows}
+    assert filled["table2_reproduction"] == {f"duplication/{row}_replication" for row in rows}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.id)
@@ -158,6 +172,83 @@ def test_a_seed_fixes_the_run():
     assert set(other) >= {"accuracy_full"}
 
 
+# --- by the conventions of public code ---------------------------------------------------------------------------
+
+
+def tiny_code(model, **changes):
+    """A small run of one of `CODE_MODELS`: the attentions of the config at `cpu`, with as many buckets as chunks."""
+    config, row = CHAPTER.experiment(f"duplication/{model}").config("cpu"), CODE_MODELS[model][0]
+    hashed = replace(config.hashed, n_buckets=16)
+    trained = config.full if row == "full" else replace(hashed, n_rounds=config.attention.n_rounds)
+    plain = {name: value for name, value in vars(tiny()).items() if name != "attention"}
+    return CodeConfig(**plain | {"attention": trained, "full": config.full, "hashed": hashed} | changes)
+
+
+@pytest.mark.parametrize("model", CODE_MODELS)
+def test_a_model_of_public_code_is_its_row_with_the_code_s_conventions(model):
+    row, code = CODE_MODELS[model]
+    config = CHAPTER.experiment(f"duplication/{model}").config("cpu")
+    ours = CHAPTER.experiment(f"duplication/{row}").config("cpu")
+    same = ("seq_len", "chunk_len", "vocab_size", "n_layers", "d_model", "n_heads", "d_ff", "test_count")
+    assert {name: getattr(config, name) for name in same} == {name: getattr(ours, name) for name in same}
+    module = build_model(config).stack.layers[0][0]
+    if row == "full":
+        assert (module.shared_qk, module.self_last) == (True, True)
+        assert module.unit_keys == (code == "public"), "the replication leaves keys at their lengths"
+        # 1 / sqrt(64): for raw keys it is the default
+        assert (module.scale or module.head_dim**-0.5) == 1 / 8
+        return
+    assert config.training.max_steps == ours.training.max_steps
+    assert module.convention == {"replication": BY_THE_PAPER, "public": PUBLIC}[code]
+    assert (module.n_rounds, module.n_buckets, module.scale) == (ours.attention.n_rounds, 1024 // 64, 1 / 8)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_columns_of_public_code_are_evaluated_by_its_conventions(code):
+    config = tiny_code(f"lsh4_{code}")
+    own = config.attention
+    assert code_evaluation(config, "lsh4") == own, (
+        "the column of the training's rounds is the training's attention"
+    )
+    assert code_evaluation(config, "lsh8") == replace(own, n_rounds=8)
+    assert code_evaluation(config, "full") == tiny_code(f"full_{code}").attention
+    kinds = [code_evaluation(config, name) for name in ("full_with_self", "full_raw_keys", "full_plain")]
+    assert [(kind.unit_keys, kind.self_last) for kind in kinds] == [
+        (True, False),
+        (False, True),
+        (False, False),
+    ]
+
+
+@pytest.mark.parametrize("model", ["full_public", "lsh2_replication"])
+def test_outcome_of_public_code_is_a_row_that_says_how(model):
+    workload = build_code(tiny_code(model), 0, CPU)
+    found = workload.outcome(
+        workload.model, train(workload, workload.config.training, seed=0).history
+    ).metrics
+    assert set(found) == {f"accuracy_{name}" for name in EVALUATIONS}
+    hashed, full = found["accuracy_lsh4"].definition, found["accuracy_full"].definition
+    assert "LSH attention of 4 rounds" in hashed and "16 buckets a round" in hashed
+    once = "a pair counted once" in hashed
+    assert once == (model == "lsh2_replication") and ("as often as it meets" in hashed) != once
+    assert "divided by the root of a head's width" in hashed
+    assert ("divided by the root" in full) == ("keys of unit length" in full) == (model == "full_public")
+
+
+def test_public_code_s_evaluation_is_no_other_by_name_alone():
+    """The same weights give other logits by the code's hashing than by the paper's."""
+    config = tiny_code("lsh4_public")
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    tokens = torch.randint(1, 12, (2, 32))
+    logits = []
+    for attention in (code_evaluation(config, "lsh4"), EVALUATIONS["lsh4"]):
+        torch.manual_seed(1)
+        with torch.no_grad(), _attending(model, config, attention):
+            logits.append(model(tokens)[0])
+    assert not torch.allclose(*logits, rtol=0, atol=1e-4)
+
+
 def test_a_run_depends_on_its_attention_and_its_scores():
     names = set(source_hashes(build_duplication))
     assert {"attn.reformer", "attn.language_model", "attn.data.duplication", "attn.kernels.lsh"} <= names
@@ -169,6 +260,8 @@ def test_what_does_not_fit_is_named():
         tiny(chunk_len=4)
     with pytest.raises(UsageError, match="kind of attention"):
         AttentionConfig(kind="local")
+    with pytest.raises(UsageError, match="convention"):
+        AttentionConfig(kind="lsh", n_rounds=1, convention="theirs")
 
 
 def test_bands_name_live_experiments():

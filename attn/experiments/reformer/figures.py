@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle as Disc
 
 from attn.experiments.reformer.concepts import COUNTS, Circle, Heads, Meetings, Random
-from attn.experiments.reformer.runs import LABELS
+from attn.experiments.reformer.results import grids as our_grids
+from attn.experiments.reformer.runs import ATTENTIONS, LABELS
 from attn.experiments.reformer.workloads import EVALUATIONS
 from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below
 from attn.reproduction.records import Record
@@ -20,7 +22,7 @@ _MARKERS = "osD^vP*X"
 _ROUND_COLUMNS = ("full", "lsh8", "lsh4", "lsh2", "lsh1")
 _COLUMN_NAMES = {"full": "full", "lsh8": "8", "lsh4": "4", "lsh2": "2", "lsh1": "1"}
 
-Records = Mapping[str, Sequence[Record]]  # by attention of the training
+Records = Mapping[str, Sequence[Record]]  # by model
 
 
 def largest(random: Sequence[Random], trained: Mapping[str, Heads]) -> Figure:
@@ -112,41 +114,56 @@ def weight_kept(rounds: Sequence[int], shares: Mapping[float, np.ndarray]) -> Fi
 
 
 def grids(records: Records, printed: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure | None:
-    """Table 2 three times: in print, in the replication, and here (means over seeds), as heat maps in percent.
+    """Table 2 in print, in the replication, and here by several conventions (means over seeds), in percent.
+
+    Rows that are not recorded are left blank, and conventions without any row are left out.
 
     Args:
-        records: by attention of the training.
+        records: by model.
         printed: by who printed it, the percentages of each row in the order full, 8, 4, 2, 1 rounds.
     """
-    rows = [name for name in ("full", "lsh4", "lsh2", "lsh1") if records.get(name)]
-    if not rows:
+    shared, _, _, plain, replication, public = our_grids(records)
+    ours = {
+        "here": shared, "here, plain full attention": plain, "here, the replication's code": replication,
+        "here, public code": public,
+    }  # fmt: skip
+    shown = {title: one.cells for title, one in ours.items() if one.cells}
+    if not shown:
         return None
-    drawing, panels = figure(1, len(printed) + 1, height=2.4, sharey=True)
-    ours = {name: [100 * _mean(records[name], column) for column in _ROUND_COLUMNS] for name in rows}
-    for panel, (who, table) in zip(panels, {**printed, "here": ours}.items(), strict=True):
-        values = np.array([table[name] for name in rows])
-        panel.imshow(values, vmin=0, vmax=100, cmap="Blues")
-        for (y, x), value in np.ndenumerate(values):
-            panel.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=8,
-                       color="white" if value > 55 else "black")  # fmt: skip
-        names = [_COLUMN_NAMES[column] for column in _ROUND_COLUMNS]
-        panel.set(
-            title=who, xticks=range(len(names)), xticklabels=names, xlabel="evaluated with full, or rounds"
-        )
-        panel.tick_params(length=0)
-        panel.spines[:].set_visible(False)
-    short = {"full": "full", "lsh4": "4 rounds", "lsh2": "2 rounds", "lsh1": "1 round"}
-    panels[0].set(yticks=range(len(rows)), yticklabels=[short[name] for name in rows], ylabel="trained with")
+    n_columns = len(printed) + 1
+    n_rows = -(-(len(printed) + len(shown)) // n_columns)
+    drawing, panels = figure(n_rows, n_columns, height=2.4, sharey=True, squeeze=False)
+    tables = {**printed, **shown}
+    for panel, (who, table) in zip(panels.flat, tables.items(), strict=False):
+        _grid(panel, who, table)
+    for panel in panels.flat[len(tables) :]:
+        panel.set_axis_off()
+    for panel in panels[:, 0]:
+        panel.set(yticks=range(len(_ROWS)), yticklabels=_ROWS.values(), ylabel="trained with")
     return drawing
 
 
-def _mean(records: Sequence[Record], column: str) -> float:
-    return float(np.mean([record.metric(f"accuracy_{column}") for record in records]))
+_ROWS = {"full": "full", "lsh4": "4 rounds", "lsh2": "2 rounds", "lsh1": "1 round"}
+
+
+def _grid(panel: Axes, who: str, table: Mapping[str, Sequence[float]]) -> None:
+    """One grid as a heat map with its numbers."""
+    values = np.array([table.get(name, [np.nan] * len(_ROUND_COLUMNS)) for name in _ROWS])
+    panel.imshow(values, vmin=0, vmax=100, cmap="Blues")
+    for (y, x), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            panel.text(x, y, f"{value:.3g}", ha="center", va="center", fontsize=8,
+                       color="white" if value > 55 else "black")  # fmt: skip
+    names = [_COLUMN_NAMES[column] for column in _ROUND_COLUMNS]
+    panel.set(title=who, xticks=range(len(names)), xticklabels=names, xlabel="evaluated with full, or rounds")
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
 
 
 def conventions(records: Records) -> Figure | None:
     """Accuracy of every recorded model under every convention of full attention, and under LSH: every seed a mark."""
-    there = {name: found for name, found in records.items() if found}
+    # the columns of models by public code's conventions mean other things
+    there = {name: records[name] for name in ATTENTIONS if records.get(name)}
     if not there:
         return None
     drawing, axes = figure(width=7.2, height=0.42 * max(2, len(there)) + 1.6)

@@ -35,7 +35,7 @@ def growth_table(found: Sequence[Model]) -> Html:
             (model.memory_over_length, model.work_over_length),
             (model.memory_over_depth, model.work_over_depth),
         ):
-            cells += [f"{memory.values[-1] / 2**20:.2f}", f"{memory.exponent:.2f}", f"{work.exponent:.2f}"]
+            cells += [f"{memory.values[-1] / 2**20:.2f}", f"{memory.exponent:z.2f}", f"{work.exponent:z.2f}"]
         grid.add([plain(model.name), *map(plain, cells)])
     first = found[0]
     lengths, depths = (
@@ -225,6 +225,6 @@ def _crossing(hashed: Growth, full: Growth) -> str:
     ]
     when = f"faster from {min(faster):,} tokens on" if faster else f"not faster up to {max(times):,} tokens"
     return (
-        f"{hashed.name}: {when}; time a token grows with the length to the {hashed.exponent:.2f}, full attention's to "
-        f"the {full.exponent:.2f}."
+        f"{hashed.name}: {when}; time a token grows with the length to the {hashed.exponent:z.2f}, full attention's to "
+        f"the {full.exponent:z.2f}."
     )

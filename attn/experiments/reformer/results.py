@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from statistics import fmean
 from typing import NamedTuple
 
 from attn.experiments.reformer.concepts import memory_amounts
 from attn.experiments.reformer.convergence import CHANCE, converged_words, has_converged, span_of
-from attn.experiments.reformer.runs import EXPERIMENTS, LABELS, PAPER, TABLE2_ROWS, own_evaluation
+from attn.experiments.reformer.runs import (
+    ATTENTIONS,
+    CODE_MODELS,
+    CODES,
+    EXPERIMENTS,
+    LABELS,
+    PAPER,
+    TABLE2_ROWS,
+    own_evaluation,
+)
 from attn.experiments.reformer.workloads import ROUNDS, SOLVED
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
 
-Records = Mapping[str, Sequence[Record]]  # by attention of the training
+Records = Mapping[str, Sequence[Record]]  # by model
 NO_RECORDS = ["No records yet."]
 _EVALUATED = ("eval_full", "eval_lsh8", "eval_lsh4", "eval_lsh2", "eval_lsh1")
 _HASHED = tuple(name for name in TABLE2_ROWS.values() if name != "full")
@@ -131,8 +141,16 @@ def _split(names: Iterable[str], records: Records) -> tuple[list[str], list[str]
     return [n for n in names if records.get(n)], [n for n in names if not records.get(n)]
 
 
-def _names(names: Iterable[str]) -> str:
-    return "; ".join(map(_short, names))
+def _names(names: Sequence[str]) -> str:
+    """Models by their labels; a code of which all rows are meant by its own."""
+    whole = {code for code in CODES if {n for n, (_, c) in CODE_MODELS.items() if c == code} <= set(names)}
+    said = [
+        CODES[CODE_MODELS[name][1]].label
+        if name in CODE_MODELS and CODE_MODELS[name][1] in whole
+        else _short(name)
+        for name in names
+    ]
+    return "; ".join(dict.fromkeys(said))
 
 
 # --- what the conventions decide ---------------------------------------------------------------------------------
@@ -212,20 +230,24 @@ def conclusion(records: Records) -> list[str]:
 
 
 def answer(records: Records) -> list[str]:
-    """The conclusion in short: what is nearest to the paper, what became of the replication, and what that rests on."""
+    """The conclusion in short: what is nearest to the paper and to the replication, and what that rests on."""
     said = _sentences(records)
     wanted = ("together, the paper", "column, the replication")
-    found = [said[key] for key in wanted if key in said]
+    found = _nearest("whole", "Whole grid", records) or [said[key] for key in wanted if key in said]
     return [*found, _rests_on(records)] if found else NO_RECORDS
 
 
 def _rests_on(records: Records) -> str:
     """How many kinds and seeds the answer comes from, what is missing, and what had not converged."""
-    there, missing = _split((*CONVENTIONS, *_HASHED), records)
+    there, missing = _split((*CONVENTIONS, *_HASHED, *CODE_MODELS), records)
     counts = [len(records[name]) for name in there]
     kinds = sum(name in CONVENTIONS for name in there)
+    codes = {CODE_MODELS[name][1] for name in there if name in CODE_MODELS}
     few = f"{span_of(counts)} seed{'s' * (max(counts) > 1)} of each model"
-    line = f"This rests on {kinds} of {len(CONVENTIONS)} kinds of full attention, {few}"
+    line = (
+        f"This rests on {kinds} of {len(CONVENTIONS)} kinds of full attention, {len(codes)} of {len(CODES)} public "
+        f"codes, {few}"
+    )
     late = [name for name in there if not all(map(has_converged, records[name]))]
     if min(counts) > 1 and not missing and not late:
         return f"{line}; all of them had converged."
@@ -294,10 +316,133 @@ def _open(records: Records) -> list[str]:
     missing = [name for name in (*CONVENTIONS, *_HASHED) if not records.get(name)]
     if missing:
         lines.append(f"Not recorded yet, so that the answer may change: {_list(map(_short, missing))}.")
-    late = {name: found for name, found in records.items() if found and not all(map(has_converged, found))}
+    ours = {name: records.get(name, ()) for name in ATTENTIONS}  # those of public code are compared apart
+    late = {name: found for name, found in ours.items() if found and not all(map(has_converged, found))}
     if late:
         said = [f"{_short(name)}, {converged_words(found)}" for name, found in late.items()]
         lines.append(f"Counted as they are: {'; '.join(said)}.")
+    return lines
+
+
+# --- whole grids ---------------------------------------------------------------------------------------------------
+
+Cells = Mapping[str, Sequence[float]]  # of table 2 in percent, by row; full attention, then 8, 4, 2, 1 rounds
+
+
+class Conventions(NamedTuple):
+    """What full attention and hashing mean, and the grid that comes of it."""
+
+    label: str
+    models: Mapping[str, str]  # of each row of table 2
+    cells: Cells  # means over seeds, of those rows that are recorded
+
+
+def grids(records: Records) -> list[Conventions]:
+    """Table 2 by every set of conventions: hashing by the paper with four kinds of full attention, and by two codes.
+
+    A model that was trained with LSH has no separate keys, so that kind of full attention has no column.
+    """
+    found = [
+        _grid(f"the paper's hashing; full: {_short(kind)}", {"full": kind}, kind, records)
+        for kind in CONVENTIONS
+        if kind != "separate"
+    ]
+    for code, (label, *_) in CODES.items():
+        models = {row: model for model, (row, name) in CODE_MODELS.items() if name == code}
+        found.append(_grid(label, models, "full", records))
+    return found
+
+
+def _grid(label: str, models: Mapping[str, str], full: str, records: Records) -> Conventions:
+    """The grid whose column of full attention is the evaluation `full`; `models` of the rows that are not their own."""
+    models = {row: models.get(row, row) for row in TABLE2_ROWS.values()}
+    columns = (full, *(f"lsh{rounds}" for rounds in ROUNDS))
+    cells = {
+        row: [_percent(records[model], column) for column in columns]
+        for row, model in models.items()
+        if records.get(model)
+    }
+    return Conventions(label, models, cells)
+
+
+class Apart(NamedTuple):
+    """Mean distance of a grid from a printed one in percentage points; None where a row is not recorded."""
+
+    whole: float | None
+    hashed: float | None  # of the cells that are hashed in training and in evaluation
+
+    @classmethod
+    def of(cls, ours: Cells, printed: Cells) -> Apart:
+        """From the cells of both."""
+        rows = {row: _distances(cells, printed[row]) for row, cells in ours.items()}
+        hashed = [points for row, cells in rows.items() if row != "full" for points in cells[1:]]
+        return cls(
+            fmean(chain(*rows.values())) if len(rows) == len(printed) else None,
+            fmean(hashed) if set(_HASHED) <= rows.keys() else None,
+        )
+
+
+def grids_table(records: Records) -> Html:
+    """How far every set of conventions is from what is printed."""
+    printed = printed_grids(load_papers()[PAPER])
+    columns = ["Conventions", "Seeds", *(f"Points from {who}: all cells, hashed" for who in printed)]
+    grid = Grid(plain("Whole grids of table 2: mean distance from the print, in percentage points"), columns)
+    for one in grids(records):
+        apart = [Apart.of(one.cells, theirs) for theirs in printed.values()]
+        shown = [", ".join(BLANK if points is None else f"{points:.1f}" for points in pair) for pair in apart]
+        counts = [len(records.get(model, ())) for model in one.models.values()]
+        seeds = span_of(counts) if any(counts) else BLANK
+        grid.add([plain(one.label), plain(seeds), *map(plain, shown)])
+    n_cells, n_hashed = len(_EVALUATED) * len(TABLE2_ROWS), len(ROUNDS) * len(_HASHED)
+    grid.notes = [
+        plain(
+            f"All cells are {n_cells}; hashed are the {n_hashed} of models that were trained with LSH and are evaluated "
+            "with it. Nothing is said of a part of which a row is not recorded."
+        ),
+        *(plain(f"{CODES[code].label.capitalize()}: {code_words(code)}.") for code in CODES),
+    ]
+    return grid.render()
+
+
+def code_words(code: str) -> str:
+    """What a code takes hashing and full attention for."""
+    _, full, hashed = CODES[code]
+    seen = {
+        "paper": "among keys of one bucket, each pair counted once",
+        "public": "among all keys of the window, a pair counted as often as it meets",
+    }
+    keys = "keys of unit length, and the same factor" if full.unit_keys else "keys at their lengths"
+    return (
+        f"hashing into one bucket for each chunk, {seen[hashed.convention]}, keys of unit length, and products times "
+        f"1/sqrt(d_k) all the same; full attention with {keys}"
+    )
+
+
+def grids_words(records: Records) -> list[str]:
+    """Which set of conventions is nearest to either print; what is missing, and what had not converged."""
+    models = list(dict.fromkeys(model for one in grids(records) for model in one.models.values()))
+    there, missing = _split(models, records)
+    late = [name for name in there if not all(map(has_converged, records[name]))]
+    lines = [*_nearest("whole", "Whole grid", records), *_nearest("hashed", "Hashed cells alone", records)]
+    if missing:
+        lines.append(f"Not recorded yet, so that this may change: {_names(missing)}.")
+    if late:
+        lines.append(f"Not converged: {_names(late)}.")
+    return lines if there else NO_RECORDS
+
+
+def _nearest(part: str, what: str, records: Records) -> list[str]:
+    """For both who printed it the nearest set of conventions and the farthest, where there are several."""
+    lines, found = [], grids(records)
+    for who, theirs in printed_grids(load_papers()[PAPER]).items():
+        apart = {one.label: getattr(Apart.of(one.cells, theirs), part) for one in found}
+        points = {label: value for label, value in apart.items() if value is not None}
+        near = sorted(points, key=points.__getitem__)
+        if near and points[near[0]] < points[near[-1]]:
+            lines.append(
+                f"{what}, {who}: of {len(near)} sets of conventions, nearest is {near[0]} ({points[near[0]]:.1f} "
+                f"percentage points away on average); farthest is {near[-1]} ({points[near[-1]]:.1f})."
+            )
     return lines
 
 

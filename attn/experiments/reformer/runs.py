@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 
-from attn.experiments.reformer.workloads import AttentionConfig, DuplicationConfig, DuplicationWorkload
+from attn.experiments.reformer.workloads import (
+    AttentionConfig,
+    CodeConfig,
+    CodeWorkload,
+    DuplicationConfig,
+    DuplicationWorkload,
+)
 from attn.reproduction.experiment import Experiment
 from attn.reproduction.facts import load_papers
 from attn.training.config import TrainingConfig
@@ -24,6 +31,29 @@ ATTENTIONS: Mapping[str, AttentionConfig] = {
     "full_plain": AttentionConfig(kind="full", unit_keys=False, self_last=False),
     "separate": AttentionConfig(kind="full", shared_qk=False, unit_keys=False, self_last=False),
 }
+
+
+class Code(NamedTuple):
+    """What a code that is public takes full attention and hashing for, with one bucket for each chunk."""
+
+    label: str
+    full: AttentionConfig
+    hashed: AttentionConfig  # but for rounds and buckets
+
+
+_HASHED = AttentionConfig(kind="lsh", is_scaled=True)
+# As the facts read them: that of the replication, and that of the package which the benchmarks compare with.
+CODES: Mapping[str, Code] = {
+    "replication": Code("the replication's code", AttentionConfig(kind="full", unit_keys=False), _HASHED),
+    "public": Code(
+        "public code", AttentionConfig(kind="full", is_scaled=True), replace(_HASHED, convention="public")
+    ),
+}
+# Rows of table 2 by the conventions of a code: the row and the code.
+CODE_MODELS: Mapping[str, tuple[str, str]] = {
+    f"{row}_{code}": (row, code) for code in CODES for row in ("full", "lsh4", "lsh2", "lsh1")
+}
+MODELS = (*ATTENTIONS, *CODE_MODELS)
 LABELS = {
     "full": "full attention: shared, unit keys, itself last",
     "lsh4": "LSH, 4 rounds",
@@ -34,12 +64,18 @@ LABELS = {
     "full_plain": "full attention: shared, raw keys, itself allowed",
     "separate": "full attention: separate queries and keys",
 }
+LABELS |= {
+    model: f"{CODES[code].label}: {LABELS[row].partition(':')[0]}"
+    for model, (row, code) in CODE_MODELS.items()
+}
 TABLE2_ROWS = {"Full Attention": "full", "LSH-4": "lsh4", "LSH-2": "lsh2", "LSH-1": "lsh1"}
 
 
-def own_evaluation(attention: str) -> str:
+def own_evaluation(model: str) -> str:
     """Which evaluation is that of the training; queries and keys that were trained apart stay apart in full ones."""
-    return "full_plain" if attention == "separate" else attention
+    if model in CODE_MODELS:
+        return CODE_MODELS[model][0]
+    return "full_plain" if model == "separate" else model
 
 
 def build_duplication(config: DuplicationConfig, seed: int, device: torch.device) -> DuplicationWorkload:
@@ -47,14 +83,20 @@ def build_duplication(config: DuplicationConfig, seed: int, device: torch.device
     return DuplicationWorkload(config, seed, device)
 
 
-def _duplication(budget: Mapping[str, Any], attention: str) -> DuplicationConfig:
+def build_code(config: CodeConfig, seed: int, device: torch.device) -> CodeWorkload:
+    """Workload of duplication by the conventions of a code."""
+    return CodeWorkload(config, seed, device)
+
+
+def _duplication(budget: Mapping[str, Any], model: str) -> DuplicationConfig:
     training = budget["training"]
-    return DuplicationConfig(
+    config = DuplicationConfig if model in ATTENTIONS else CodeConfig
+    return config(
         seq_len=budget["seq_len"],
         chunk_len=budget["chunk_len"],
-        attention=ATTENTIONS[attention],
+        **_attentions(model, n_chunks=budget["seq_len"] // budget["chunk_len"]),
         training=TrainingConfig(
-            max_steps=budget["steps"].get(attention, training["steps"]),
+            max_steps=budget["steps"].get(model, training["steps"]),
             batch_size=training["batch_size"],
             optimizer="adam",
             betas=(0.9, 0.98),
@@ -67,22 +109,39 @@ def _duplication(budget: Mapping[str, Any], attention: str) -> DuplicationConfig
     )
 
 
-def _experiment(attention: str) -> Experiment:
+def _attentions(model: str, n_chunks: int) -> Mapping[str, AttentionConfig]:
+    """Of the training, and where the columns of the evaluation are a code's, of these."""
+    if model in ATTENTIONS:
+        return {"attention": ATTENTIONS[model]}
+    row, code = CODE_MODELS[model]
+    full, hashed = CODES[code].full, replace(CODES[code].hashed, n_buckets=n_chunks)
+    trained = full if row == "full" else replace(hashed, n_rounds=ATTENTIONS[row].n_rounds)
+    return {"attention": trained, "full": full, "hashed": hashed}
+
+
+def _experiment(model: str) -> Experiment:
     budgets = {
         profile: budget
         for profile, budget in load_papers()[PAPER].budgets["duplication"].items()
-        if attention in budget["models"]
+        if model in budget["models"]
     }
     return Experiment(
-        id=f"duplication/{attention}",
+        id=f"duplication/{model}",
         task="duplication",
-        label=f"Duplication, {LABELS[attention]}",
-        tables=("table2",) if attention in TABLE2_ROWS.values() else (),
-        configs={profile: _duplication(budget, attention) for profile, budget in budgets.items()},
+        label=f"Duplication, {LABELS[model]}",
+        tables=_tables(model),
+        configs={profile: _duplication(budget, model) for profile, budget in budgets.items()},
         seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
-        build=build_duplication,
+        build=build_duplication if model in ATTENTIONS else build_code,
         share=_share,
     )
+
+
+def _tables(model: str) -> tuple[str, ...]:
+    """Which tables of the facts its records fill."""
+    if model in TABLE2_ROWS.values():
+        return ("table2",)
+    return ("table2_reproduction",) if model.endswith("_replication") else ()
 
 
 def _share(config: DuplicationConfig) -> str:
@@ -94,4 +153,4 @@ def _share(config: DuplicationConfig) -> str:
     return f"{steps:,} updates of {sequences}; {whole:,} in the paper, of {length:,} symbols"
 
 
-EXPERIMENTS = tuple(_experiment(attention) for attention in ATTENTIONS)
+EXPERIMENTS = tuple(map(_experiment, MODELS))

@@ -15,16 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attn.attention import LearnedPositions
 from attn.data.token_batch import TokenBatch
 from attn.experiments.reformer.saved import saved_bytes
-from attn.experiments.reformer.workloads import START_STD, AttentionConfig
-from attn.language_model import LanguageModel, Stack, Vocabulary
+from attn.experiments.reformer.workloads import AttentionConfig, build_model
 from attn.reproduction.experiment import Metric, Outcome
 from attn.training.config import TrainingConfig
 from attn.training.language_model import SequenceWorkload
 from attn.training.seeding import generator_for, set_seed
-from attn.transformer import FeedForward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +52,7 @@ class StepTimeWorkload(SequenceWorkload):
         self.config, self.seed = config, seed
         set_seed(seed)
         super().__init__(
-            model=_model(config).to(device),
+            model=build_model(config, max_len=max(config.lengths)).to(device),
             draw=self.sample,
             batch_size=config.training.batch_size,
             seed=seed,
@@ -106,18 +103,3 @@ def step_seconds(model: nn.Module, batch: TokenBatch) -> float:
 def _wait(tensor: Tensor) -> None:
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)
-
-
-def _model(config: StepTimeConfig) -> LanguageModel:
-    sizes = {"d_model": config.d_model, "n_heads": config.n_heads, "chunk_len": config.chunk_len}
-    layers = [
-        [config.attention.build(**sizes), FeedForward(d_model=config.d_model, d_ff=config.d_ff)]
-        for _ in range(config.n_layers)
-    ]
-    positions = LearnedPositions(d_model=config.d_model, max_len=max(config.lengths))
-    nn.init.normal_(positions.table, std=START_STD)
-    return LanguageModel(
-        vocabulary=Vocabulary(vocab_size=config.vocab_size, d_model=config.d_model, std=START_STD),
-        stack=Stack(layers, d_model=config.d_model),
-        positions=positions,
-    )

@@ -8,16 +8,18 @@ from typing import Any
 from attn.experiments.reformer import complexity
 from attn.experiments.reformer.concepts import memory_amounts
 from attn.experiments.reformer.convergence import converged_words
-from attn.experiments.reformer.runs import EXPERIMENTS, PAPER, TABLE2_ROWS, own_evaluation
+from attn.experiments.reformer.runs import CODE_MODELS, EXPERIMENTS, PAPER, TABLE2_ROWS, own_evaluation
 from attn.experiments.reformer.translation_runs import TABLE4_ROWS
 from attn.reproduction.experiment import Exact, Measured, TableView
 from attn.reproduction.records import Record
 
 Row = Mapping[str, Any]
 _COLUMNS = {"eval_full": "full", **{f"eval_lsh{rounds}": f"lsh{rounds}" for rounds in (8, 4, 2, 1)}}
-# What the replication's model with full attention is compared with; `results.conclusion` says which of our models it
-# resembles.
-_REPLICATION_ROWS = {**TABLE2_ROWS, "Full Attention": "separate"}
+# The replication is compared with models by the conventions of its code.
+_REPLICATION_ROWS = {
+    label: next(model for model, named in CODE_MODELS.items() if named == (row, "replication"))
+    for label, row in TABLE2_ROWS.items()
+}
 
 
 def _duplication(table: str, rows: Mapping[str, str]) -> TableView:

@@ -101,7 +101,7 @@ def step_times(records: Records) -> Figure | None:
         for one in seconds:
             axes.plot(lengths, one, linestyle="", alpha=0.5, **style)
         said = _SHORT["shared"] if name == "standard" else f"LSH, {_SHORT[name]}"
-        axes.plot(lengths, middle, label=f"{said}: length to the {exponent(lengths, middle):.2f}", **style)
+        axes.plot(lengths, middle, label=f"{said}: length to the {exponent(lengths, middle):z.2f}", **style)
     tokens = config["tokens"]
     _powers_of_two(axes, lengths, [f"{length:,}\n× {tokens // length}" for length in lengths])
     axes.set(xlabel="length × sequences", ylabel="seconds a step")
@@ -118,7 +118,7 @@ def growths(found: Sequence[Growth], *, xlabel: str, ylabel: str, scale: float =
     breadths = np.linspace(4, 1.2, len(found)) if len(found) > 1 else [1.5]
     for way, colour, marker, breadth in zip(found, _LINES, _MARKERS, breadths, strict=False):
         values = [value * scale for value in way.values]
-        label = f"{way.name}: exponent {way.exponent:.2f}"
+        label = f"{way.name}: exponent {way.exponent:z.2f}"
         axes.plot(
             way.sizes,
             values,

@@ -15,6 +15,7 @@ from attn.data.duplication import DuplicationTask
 from attn.data.token_batch import TokenBatch
 from attn.evaluation.language_model import scores
 from attn.language_model import LanguageModel, Stack, Vocabulary
+from attn.lsh_convention import PAPER, PUBLIC, Convention
 from attn.reformer import FullAttention, LSHAttention, ReformerAttention
 from attn.reproduction.errors import choose
 from attn.reproduction.experiment import Metric, Outcome
@@ -29,6 +30,8 @@ START_STD = 0.02
 # What counts as having learned the task, in share of right symbols.
 SOLVED = 0.999
 ROUNDS = (8, 4, 2, 1)
+# What counts as attending in a round of hashing, by the name in a config.
+CONVENTIONS: Mapping[str, Convention] = {"paper": PAPER, "public": PUBLIC}
 _AT_ONCE = 16  # sequences in one evaluation batch
 
 
@@ -41,15 +44,23 @@ class AttentionConfig:
     shared_qk: bool = True
     unit_keys: bool = True  # keys divided by their lengths
     self_last: bool = True  # a token attends to itself only where nothing else is allowed
+    convention: str = "paper"  # of hashing, out of `CONVENTIONS`
+    n_buckets: int | None = None  # of hashing; None for two for each chunk
+    is_scaled: bool = False  # products times E ** -0.5 with keys of unit length too
 
     def __post_init__(self) -> None:
         choose("kind of attention", self.kind, ("full", "lsh"))
+        choose("convention", self.convention, CONVENTIONS)
 
     def build(self, *, d_model: int, n_heads: int, chunk_len: int) -> ReformerAttention:
         """The sub-layer."""
-        sizes = {"d_model": d_model, "n_heads": n_heads}
+        scale = (d_model // n_heads) ** -0.5 if self.is_scaled else None
+        sizes = {"d_model": d_model, "n_heads": n_heads, "scale": scale}
         if self.kind == "lsh":
-            return LSHAttention(**sizes, chunk_len=chunk_len, n_rounds=self.n_rounds)
+            return LSHAttention(
+                **sizes, chunk_len=chunk_len, n_rounds=self.n_rounds, n_buckets=self.n_buckets,
+                convention=CONVENTIONS[self.convention],
+            )  # fmt: skip
         return FullAttention(
             **sizes, shared_qk=self.shared_qk, unit_keys=self.unit_keys, self_last=self.self_last
         )
@@ -100,14 +111,21 @@ class DuplicationConfig:
             )
 
 
-def build_model(config: DuplicationConfig) -> LanguageModel:
-    """The trunk with a layer of the config's attention and a feed-forward layer, all tied to one matrix."""
+def build_model(config: DuplicationConfig, max_len: int | None = None) -> LanguageModel:
+    """The trunk with layers of the config's attention and feed-forward, embeddings and logits tied to one matrix.
+
+    Args:
+        config: or any other that has its sizes.
+        max_len: of the learned positions; None for `config.seq_len`.
+    """
     sizes = {"d_model": config.d_model, "n_heads": config.n_heads, "chunk_len": config.chunk_len}
     layers = [
         [config.attention.build(**sizes), FeedForward(d_model=config.d_model, d_ff=config.d_ff)]
         for _ in range(config.n_layers)
     ]
-    positions = LearnedPositions(d_model=config.d_model, max_len=config.seq_len)
+    positions = LearnedPositions(
+        d_model=config.d_model, max_len=config.seq_len if max_len is None else max_len
+    )
     nn.init.normal_(positions.table, std=START_STD)
     return LanguageModel(
         vocabulary=Vocabulary(vocab_size=config.vocab_size, d_model=config.d_model, std=START_STD),
@@ -190,3 +208,59 @@ def _attending(model: LanguageModel, config: DuplicationConfig, attention: Atten
     finally:
         for sublayers, trained in zip(layers, own, strict=True):
             sublayers[0] = trained
+
+
+# --- by the conventions of public code ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeConfig(DuplicationConfig):
+    """One run by the conventions of public code, in evaluation too: what the columns of table 2 mean in it."""
+
+    full: AttentionConfig
+    hashed: AttentionConfig  # but for the rounds
+
+
+class CodeWorkload(DuplicationWorkload):
+    """As its parent, but `EVALUATIONS` mean what the code whose conventions these are takes them for."""
+
+    config: CodeConfig
+
+    def _accuracy(self, model: nn.Module, name: str) -> Metric:
+        count = self.config.test_count
+        batches = self.draw("test", count).split(_AT_ONCE)
+        set_seed(0)  # rotations are drawn from torch's default generator
+        attention = code_evaluation(self.config, name)
+        with _attending(model, self.config, attention):
+            right, _ = scores(model, [batch.to(self.device) for batch in batches])
+        return Metric(
+            right,
+            "share of symbols",
+            f"argmax of the logits equals the symbol, over the second w of {count} new sequences; "
+            f"{_code_words(attention)}",
+        )
+
+
+def code_evaluation(config: CodeConfig, name: str) -> AttentionConfig:
+    """What one of `EVALUATIONS` means: full attention and hashing by the code, the other kinds of full but rescaled."""
+    attention = EVALUATIONS[name]
+    if attention.kind == "lsh":
+        return replace(config.hashed, n_rounds=attention.n_rounds)
+    return config.full if name == "full" else replace(attention, is_scaled=config.full.is_scaled)
+
+
+_ATTENDED = {
+    "paper": "among keys of one bucket, a pair counted once",
+    "public": "among all keys of the window, a pair counted as often as it meets, rounds looking back at each other",
+}
+
+
+def _code_words(attention: AttentionConfig) -> str:
+    """Which attention this is, with what `AttentionConfig.words` takes for granted."""
+    said = attention.words()
+    if attention.kind == "lsh":
+        said += f" {_ATTENDED[attention.convention]}, {attention.n_buckets} buckets a round"
+        said += f", new rotations for every {_AT_ONCE} sequences"
+    if attention.is_scaled:
+        said += ", products divided by the root of a head's width"
+    return said
