@@ -209,7 +209,7 @@ def span_attention(
         value: of the block [B, H, T, E].
         past: the tokens before the block, or None at the start of the text.
         positions: position embeddings p_1 ... p_S as columns [E, S].
-        span: z, [H, 1, 1] or [B, H, T, 1].
+        span: z, [H, 1, 1] or [B, H, T, 1], from 0 to S.
         ramp_size: R.
         persistent: keys and values of the same softmax, without position and mask.
         dropout: share of the weights that are set to 0, the others being raised to keep the mean.
@@ -220,9 +220,10 @@ def span_attention(
         [B, H, T, E]; zeros for the first token of all, unless there are persistent vectors.
 
     Raises:
-        ValueError: for a ramp below 2, or shapes that do not fit.
+        ValueError: for a ramp below 2, shapes that do not fit, or spans outside [0, S] (on a CPU).
     """
     check_span_attention(query, key, value, past, positions, span, persistent)
+    check_spans(span, positions.shape[1])
     check_ramp(ramp_size)
     if fused:
         arguments = (
@@ -528,6 +529,20 @@ def check_ramp(ramp_size: int) -> None:
     """ValueError unless the ramp has at least 2 tokens: with less, a head of span 0 would see nothing."""
     if not isinstance(ramp_size, int) or isinstance(ramp_size, bool) or ramp_size < 2:
         raise ValueError(f"ramp_size must be a whole number of at least 2 tokens; got {ramp_size!r}")
+
+
+def check_spans(span: Tensor, max_span: int) -> None:
+    """ValueError unless spans lie in [0, S]; those on another device than a CPU pass, as a look at them waits for it."""
+    if span.device.type != "cpu" or not span.numel():
+        return
+    low, high = (end.item() for end in span.detach().aminmax())
+    limit = span.new_tensor(
+        max_span
+    ).item()  # in half precision S may lie above itself, and so may a span of S
+    if not 0 <= low <= high <= limit:  # nor is any comparison with nan true
+        raise ValueError(
+            f"span must be from 0 to {max_span} tokens, as many as positions has columns; got {low:g} to {high:g}"
+        )
 
 
 def check_state(state: Tensor | None, batch: int, d_model: int, max_span: int) -> None:

@@ -374,6 +374,12 @@ class ProductKeyMemory(nn.Module):
         self.values = nn.Parameter(torch.empty(self.n_slots, value_dim))
         nn.init.normal_(self.values, std=value_dim**-0.5)
 
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of what has a row for every slot: the values, and flat keys."""
+        tables = [self.values, *([self.keys.keys] if isinstance(self.keys, FlatKeys) else [])]
+        return sum(table.numel() * table.element_size() for table in tables)
+
     def select(self, inputs: Tensor) -> Selection:
         """What the heads read for each row of `inputs` [N, D]."""
         return self.keys(self.query(inputs))
@@ -422,9 +428,21 @@ class FeedForwardWithMemory(nn.Module):
         super().__init__()
         self.feed_forward, self.memory = feed_forward, memory
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """[B, T, D] to [B, T, D]."""
-        return self.feed_forward(inputs) + self.memory(inputs)
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The sum of both.
+
+        Args:
+            inputs: [B, T, D].
+            mask: boolean [B, T], True at text and False at padding, which the memory leaves out; None where nothing is
+                padding.
+
+        Returns:
+            Outputs [B, T, D]; at padding, those of the feed-forward sub-layer alone.
+
+        Raises:
+            ValueError: as the memory.
+        """
+        return self.feed_forward(inputs) + self.memory(inputs, mask)
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -463,6 +481,26 @@ def _check_product_keys(query: Tensor, sub_keys: Tensor, topk: int) -> None:
         )
     if not 1 <= topk <= shapes[1][2]:
         raise ValueError(f"topk must be from 1 to n_keys = {shapes[1][2]}; got {topk}")
+
+
+def check_room(model: nn.Module, device: torch.device) -> None:
+    """Refuse a device without room for the memories of a model, before the model is moved there.
+
+    A memory that is made checks the device it is made on, which may be another. Tables that are on a device of this
+    type already are not counted.
+
+    Raises:
+        ValueError: if the tables, values and flat keys, exceed what is free there.
+    """
+    memories = [part for part in model.modules() if isinstance(part, ProductKeyMemory)]
+    to_move = [memory for memory in memories if memory.values.device.type != device.type]
+    needed, free = sum(memory.table_bytes for memory in to_move), free_bytes(device)
+    if free is not None and needed > free:
+        slot = sum(memory.table_bytes // memory.n_slots for memory in to_move)
+        raise ValueError(
+            f"the tables of the model's memories take {needed:,} bytes, where {free:,} are free on {device}; the "
+            f"largest that fits is n_keys={isqrt(free // slot)} in each, and Adam's state takes twice as much again"
+        )
 
 
 def _check_fits(n_keys: int, value_dim: int, flat_key_dim: int) -> None:

@@ -1,17 +1,23 @@
 """Speed and memory of a product-key memory, against the package `product-key-memory`, flat keys and feed-forward layers.
 
-Width 512, 4 heads, 32 slots a head, queries of 256 numbers.
+Width 512, 4 heads, 32 slots a head, queries of 256 numbers, but in the rows of whole models.
 
-- "layer": a forward and a backward pass. The package has a query network of its own (layer norm, no bias).
+- "layer": a forward and a backward pass. The package has a query network of its own (layer norm, no bias). The two sizes
+  are those that have a figure to reach; the passes of the other sizes are part of their steps.
 - "step": the same and the update, the values' by rows and the rest by torch's fused Adam. The package's gradient of the
   values is dense, for torch's Adam, plain or fused, or sparse, for torch's SparseAdam. To be beaten is the fused Adam:
   it is the fastest of the three, though it visits every row.
 - "flat": a forward and a backward pass, with a key for every slot beside it.
+- "flat step": the same and the update, all keys by torch's fused Adam. With 262k slots, keys, their gradient, Adam's
+  state, scores and their gradient take about 6.5 GB; with a million, four times that, more than most machines have.
 - "lookup": the weighted sum of values for random slots, with a copy of as many bytes beside it, half of them read and
   half written: the ratio is the share of the copy's bandwidth, of which 0.6 is to be reached on a GPU.
 - "step over slots": our step alone, on few queries, so that the rows touched are hardly fewer in the smaller tables. The
   largest table is first, with 64 times the slots of the smallest; its step is to take at most 8 times as long, the root.
 - "search over slots": the search in it alone, forward and backward. What grows besides is due to where the rows lie.
+- "inference": a forward pass of the chapter's language models at the sizes of profile cpu, the costs of the targets
+  included, a token counted as a query. Weights are as they start and tokens drawn evenly: the amounts of work are those
+  of a trained model, the rows that are read are not.
 
 "layer" and "step" rows also say what tensors hold at most beyond parameters and the optimisers' state. The package is
 optional: `pip install --no-deps product-key-memory colt5-attention local-attention einops`, its version 0.3 or later;
@@ -25,6 +31,11 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from attn.experiments.product_keys import CHAPTER
+from attn.experiments.product_keys.results import stand_in
+from attn.experiments.product_keys.runs import TIMED
+from attn.experiments.product_keys.speeds import INFERENCE
+from attn.experiments.product_keys.workloads import TextRunConfig, build_model
 from attn.kernels import product_keys as kernels
 from attn.product_keys import ProductKeyMemory, read_values, split_parameters
 from attn.training import set_seed
@@ -52,6 +63,7 @@ AGAINST_PACKAGE = {
 GOALS = {
     "flat, 16k slots": Goal(FLAT, 1),
     "flat, 65k slots": Goal(FLAT, 1),
+    **{f"flat step, {name} slots": Goal(FLAT, 1) for name in ("16k", "65k", "262k")},
     "step over slots": Goal(f"{OURS}, 16k slots", min(SLOTS.values()) / max(SLOTS.values())),
 }
 MEMORY_GOALS = {"step, 262k slots": Goal(FUSED, 1), "step, 1M slots": Goal(FUSED, 1)}
@@ -159,6 +171,13 @@ def build_flat(device: torch.device, n_keys: int) -> Variants:
     return {name: layer_call(module, FEW_QUERIES, device) for name, module in modules.items()}
 
 
+def build_flat_step(device: torch.device, n_keys: int) -> Variants:
+    """The same with their updates."""
+    set_seed(0)
+    modules = {OURS: ours(n_keys), FLAT: ours(n_keys, flat=True)}
+    return {name: step_call(module, FEW_QUERIES, device, adam_by_rows) for name, module in modules.items()}
+
+
 def build_growth(device: torch.device) -> Variants:
     """A whole step at every size, the largest first."""
     set_seed(0)
@@ -205,18 +224,48 @@ def build_lookup(device: torch.device, n_keys: int) -> Variants:
     }
 
 
+def build_inference(device: torch.device) -> Variants:
+    """A forward pass of each language model."""
+    set_seed(0)
+    return {stand_in(CHAPTER, name): inference_call(timed_config(name), device) for name in TIMED}
+
+
+def timed_config(name: str) -> TextRunConfig:
+    """Sizes of a language model that is timed."""
+    return CHAPTER.experiment(name).config("cpu")
+
+
+def inference_call(config: TextRunConfig, device: torch.device) -> Callable[[], None]:
+    """Costs of as many segments at once as an evaluation reads, of tokens drawn once."""
+    vocab_size = config.text.vocab_size
+    model = build_model(config.model, vocab_size=vocab_size, max_len=config.block).to(device).eval()
+    tokens = torch.randint(vocab_size, (config.evaluation_rows, config.block + 1), device=device)
+
+    @torch.no_grad()
+    def read() -> None:
+        model(tokens[:, :-1], targets=tokens[:, 1:])
+
+    return read
+
+
 def rows() -> list[Row]:
-    """Layers, steps, flat keys, look-ups and growth."""
+    """Layers, steps, flat keys, look-ups, growth and whole models."""
     builds = {f"layer, {name} slots": (build_layer, LAYER_QUERIES, SLOTS[name]) for name in ("16k", "262k")}
     builds |= {f"step, {name} slots": (build_step, STEP_QUERIES, n_keys) for name, n_keys in SLOTS.items()}
     builds |= {f"flat, {name} slots": (build_flat, FEW_QUERIES, SLOTS[name]) for name in ("16k", "65k")}
+    builds |= {
+        f"flat step, {name} slots": (build_flat_step, FEW_QUERIES, SLOTS[name])
+        for name in ("16k", "65k", "262k")
+    }
     builds |= {f"lookup, {name} slots": (build_lookup, STEP_QUERIES, SLOTS[name]) for name in ("16k", "262k")}
     found = [
         _row(name, n_queries, partial(build, n_keys=n_keys))
         for name, (build, n_queries, n_keys) in builds.items()
     ]
     growth = {"step over slots": build_growth, "search over slots": build_search}
-    return [*found, *(_row(name, FEW_QUERIES, build) for name, build in growth.items())]
+    found += [_row(name, FEW_QUERIES, build) for name, build in growth.items()]
+    timed = timed_config(TIMED[0])
+    return [*found, _row(INFERENCE, timed.evaluation_rows * timed.block, build_inference)]
 
 
 def _row(name: str, n_queries: int, build: Callable[[torch.device], Variants]) -> Row:

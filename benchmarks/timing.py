@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import signal
 import statistics
 import subprocess
@@ -39,7 +38,6 @@ from attn.reproduction.speed import HEAPS, memory_lines, reached
 from attn.training.heap import keep_heap
 
 SCHEMA_VERSION = 1
-CPU_INFO = Path("/proc/cpuinfo")  # Linux
 PROBE_SIZE = 512  # rows and columns of the probe's matrices
 PROBE_REPEATS = 9
 DISTURBED = 0.8  # a probe below this share of the run's best marks its row
@@ -208,20 +206,10 @@ def _here(row: Row, heap: str, options: argparse.Namespace) -> dict[str, Any]:
         print("The heap cannot be kept here (it takes Linux with glibc): no such rows.", file=sys.stderr)
     return {
         "finished": date.today().isoformat(),
-        "environment": {**describe(device, dtype="float32", device_count=1), "cpu": cpu_model()},
+        "environment": describe(device, dtype="float32", device_count=1),
         "code": commit(),
         "rows": measured,
     }
-
-
-def cpu_model() -> str:
-    """The processor's model, or its architecture where the system does not tell."""
-    try:
-        lines = CPU_INFO.read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return next(filter(None, models), platform.processor() or platform.machine() or "unknown processor")
 
 
 def measure(

@@ -84,7 +84,7 @@ def judge(
         measure=claim.measure, unit=claim.unit,
     )  # fmt: skip
     if claim.kind == "arithmetic":
-        if not paper.table(fact.table).verified:
+        if not (claim.counted or paper.table(fact.table).verified):
             return Verdict(
                 **common, verdict=NOT_TESTED, reason="the printed cells are unverified (memory only)"
             )

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from attn.free_memory import free_bytes
 from attn.reproduction.errors import UsageError, choose
 from attn.reproduction.paths import repository_root
 
+CPU_INFO = Path("/proc/cpuinfo")  # Linux
 _PACKAGES = ("numpy", "safetensors", "scipy")
 
 
@@ -36,14 +38,25 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
+def cpu_model() -> str:
+    """The processor's model, or its architecture where the system does not tell."""
+    try:
+        lines = CPU_INFO.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(filter(None, models), platform.processor() or platform.machine() or "unknown processor")
+
+
 def describe(device: torch.device, *, dtype: str, device_count: int) -> dict[str, Any]:
-    """The `environment` of a record."""
+    """The `environment` of a record or a benchmark's result."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "device": device_name(device),
+        "cpu": cpu_model(),
         "device_count": device_count,
         "dtype": dtype,
         "threads": torch.get_num_threads(),

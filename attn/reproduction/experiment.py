@@ -183,6 +183,7 @@ class Claim:
         headline: chapter's headline claims need 5 seeds, others 3.
         margin: for an equality, the key of the facts' `margins`, written down before any run.
         holds: for arithmetic, (paper) -> whether the printed cells say so.
+        counted: of arithmetic that reads no printed cell but what the code counts, so that no table need be verified.
     """
 
     id: str
@@ -196,6 +197,7 @@ class Claim:
     headline: bool = False
     margin: str | None = None
     holds: Callable[[Any], bool] | None = None
+    counted: bool = False
 
     def __post_init__(self) -> None:
         choose("kind of claim", self.kind, ("order", "equality", "arithmetic"))

@@ -29,6 +29,7 @@ CELL_MARKS = {
     "matches": Mark("o", "#0072b2", "#56b4e9"),
     "differs": Mark("X", "#c24f00", "#f0a04b"),
     "fitted": Mark("D", "#a3508a", "#dc9bc4", filled=False),
+    "unverified": Mark("s", "#6b6b6b", "#a9a9a9", filled=False),
     "recorded": Mark("s", "#00795a", "#2fc79b"),
     "pending": Mark("o", "#6b6b6b", "#a9a9a9", filled=False),
     "quoted": Mark("_", "#6b6b6b", "#a9a9a9"),
@@ -97,8 +98,8 @@ def _legend() -> list[tuple[str, bool, list[tuple[float, Mark, str]]]]:
     claims = [(mark, CLAIM_STATES[key][1]) for key, mark in CLAIM_MARKS.items()]
     lines = []
     for label, step, entries in (
-        ("Computed, equal?", 0.85, cells[:3]),
-        ("Trained, quoted", 0.85, cells[3:]),
+        ("Computed, equal?", 0.85, cells[:4]),
+        ("Trained, quoted", 0.85, cells[4:]),
         ("Test of a claim", 1.5, claims[:2]),
         ("", 1.5, claims[2:]),
     ):

@@ -44,8 +44,10 @@ class Page:
         return tables.paper_table(self.state.table(table_id), records=records)
 
     def claims(self) -> Html:
-        """Every claim with its verdict."""
-        return tables.claims_table([verdict.as_dict() for verdict in self.state.verdicts()])
+        """Every claim with its verdict, and what the tests compare with."""
+        table = tables.claims_table([verdict.as_dict() for verdict in self.state.verdicts()])
+        margins = tables.margins_list(self.paper.margins)
+        return Html(table.html + margins.html, "\n\n".join(filter(None, [table.text, margins.text])))
 
     def failures(self) -> Html:
         """Claims that fail: first those the runs decide against, then those whose interval leaves them undecided."""

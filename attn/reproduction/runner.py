@@ -196,8 +196,7 @@ def _run(
     silent: bool,
     time_limit_s: float | None,
 ) -> Record | None:
-    workload = job.experiment.build(config, job.seed, device)
-    _refuse_without_memory(workload.model, device, job, results)
+    workload = _build(job, device, results)
     result = _or_what_fits(
         lambda: train(
             workload,
@@ -218,6 +217,20 @@ def _run(
     if is_main():
         shutil.rmtree(scratch, ignore_errors=True)
     return record
+
+
+def _build(job: Job, device: torch.device, results: Path) -> Any:
+    """The job's workload, its model on the device and with room beside it.
+
+    Raises:
+        UsageError: if there is not enough memory.
+    """
+    config = job.experiment.config(job.profile)
+    workload = _or_what_fits(
+        lambda: job.experiment.build(config, job.seed, device), job, None, device, results
+    )
+    _refuse_without_memory(workload.model, device, job, results)
+    return workload
 
 
 def _record(job: Job, workload: Any, result: TrainingResult, device: torch.device, results: Path) -> Record:
@@ -472,8 +485,7 @@ def _cost_of(job: Job, results: Path, device: torch.device) -> tuple[float, int,
                 4 * _COPIES * run["parameters"],
                 "as recorded on this kind of device",
             )
-    workload = job.experiment.build(config, job.seed, device)
-    _refuse_without_memory(workload.model, device, job, results)
+    workload = _build(job, device, results)
     started = time.monotonic()
     result = _or_what_fits(
         lambda: train(workload, config.training, seed=job.seed, stop_after=_PROBE_STEPS, evaluate=False),

@@ -100,8 +100,10 @@ class ChapterState:
             return theirs
         if isinstance(rule, Measured):
             return cell | self._measured(rule, row)
-        column = [other.get(name) for other in self.paper.table(view.id).rows]
-        found = _computed(rule, row, name, column)
+        table = self.paper.table(view.id)
+        found = _computed(rule, row, name, [other.get(name) for other in table.rows])
+        if found.get("values") and not table.verified:
+            found |= {"state": "unverified", "matches": None}
         # what cannot be computed of another system stays quoted; of the paper's own it is still to come
         return theirs if quoted and found["state"] == "pending" else cell | found
 
@@ -114,7 +116,7 @@ class ChapterState:
                 continue
             numbers = [value for _, value in pairs]
             values[profile] = statistics.median(numbers) if rule.skewed else statistics.fmean(numbers)
-            detail[profile] = _detail(pairs, rule)
+            detail[profile] = _detail(pairs, rule, self._share(pairs[0][0]))
             stale = stale or any(self.is_stale(record) for record, _ in pairs)
         state = "recorded" if values else "pending"
         return {
@@ -124,6 +126,13 @@ class ChapterState:
             "stale": stale if values else None,
             "state": state,
         }
+
+    def _share(self, record: Record) -> str:
+        """What share of the paper's training a record is, in today's words unless it is stale."""
+        if self.is_stale(record):
+            return record.data["run"]["share"]
+        experiment = self.chapter.experiment(record.data["experiment"])
+        return experiment.share(experiment.config(record.data["profile"]))
 
     def deviations(self) -> list[dict[str, Any]]:
         """Where the book departs from the paper, each with its effects as far as they are measured."""
@@ -244,7 +253,7 @@ def _quartiles(numbers: Sequence[float]) -> list[float]:
     return [first, third]
 
 
-def _detail(pairs: list[tuple[Record, float]], rule: Measured) -> dict[str, Any]:
+def _detail(pairs: list[tuple[Record, float]], rule: Measured, share: str) -> dict[str, Any]:
     numbers = [value for _, value in pairs]
     first = pairs[0][0].data
     remarks = [] if rule.remark is None else [rule.remark([record for record, _ in pairs])]
@@ -253,7 +262,7 @@ def _detail(pairs: list[tuple[Record, float]], rule: Measured) -> dict[str, Any]
         "quartiles": _quartiles(numbers) if len(numbers) > 1 and rule.skewed else None,
         "seeds": len(numbers),
         "seed_values": numbers,
-        "scale": "; ".join([first["run"]["share"], *remarks]),
+        "scale": "; ".join([share, *remarks]),
         "device": first["environment"]["device"],
         "seconds": statistics.fmean(record.data["run"]["seconds"] for record, _ in pairs),
         "unit": rule.unit,
@@ -264,14 +273,17 @@ def _detail(pairs: list[tuple[Record, float]], rule: Measured) -> dict[str, Any]
 def headline(title: str, claims: list[Verdict], tables: list[dict[str, Any]]) -> str:
     """One generated sentence: did it reproduce?"""
     cells = [cell for table in tables for row in table["rows"] for cell in row["cells"]]
-    exact = [cell for cell in cells if cell["kind"] == "exact"]
+    unverified = sum(cell["state"] == "unverified" for cell in cells)
+    exact = [cell for cell in cells if cell["kind"] == "exact" and cell["state"] != "unverified"]
     measured = [cell for cell in cells if cell["kind"] == "measured"]
     matching = sum(cell["matches"] == "yes" for cell in exact)
     recorded = sum(bool(cell["values"]) for cell in measured)
-    return (
-        f"{title}: {_rulings(claims)}; {matching} of {len(exact)} exact cells equal the print, and {recorded} of "
-        f"{len(measured)} measured cells have a recorded number."
-    )
+    found = [
+        f"{matching} of {len(exact)} exact cells equal the print" if exact or not unverified else "",
+        f"{unverified} computed cells stand beside a print known from memory alone" if unverified else "",
+        f"and {recorded} of {len(measured)} measured cells have a recorded number",
+    ]
+    return f"{title}: {_rulings(claims)}; {', '.join(filter(None, found))}."
 
 
 def _rulings(claims: list[Verdict]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from html import escape
@@ -28,6 +28,7 @@ STATES = {
     "matches": ("✓", "yes"),
     "differs": ("✗", "no"),
     "fitted": ("≈", "fitted"),
+    "unverified": ("□", "unverified print"),
     "recorded": ("●", "recorded"),
     "pending": ("○", "pending"),
     "quoted": ("·", "quoted"),
@@ -385,6 +386,24 @@ def claims_table(claims: Sequence[dict], *, freshness: bool = False) -> Html:
             [statement, measure, verdict, _estimate(claim), _control(claim)], "" if same else "attn-first"
         )
     return grid.render()
+
+
+def margins_list(margins: Mapping[str, Mapping[str, Any]]) -> Html:
+    """The sizes that tests of claims compare with, and why each is as it is; empty where there are none.
+
+    Args:
+        margins: a paper's `margins`, each with `value`, `unit` and `why`.
+    """
+    if not margins:
+        return Html("", "")
+    lines = [
+        f"{_words(name)}: {_short(margin['value'])} {margin['unit']}; {margin['why']}"
+        for name, margin in margins.items()
+    ]
+    title = "Margins and thresholds of these tests"
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    html = f'<details class="attn-fold"><summary>{title}</summary><ul>{items}</ul></details>'
+    return Html(html, "\n".join([f"{title}:", *(f"- {line}" for line in lines)]))
 
 
 def failures_list(claims: Sequence[dict]) -> Html:

@@ -6,6 +6,8 @@ from torch import nn
 from attn.adaptive_io import AdaptiveEmbedding, AdaptiveSoftmax, AdaptiveVocabulary
 from attn.adaptive_span import RelativePositions
 from attn.all_attention import AllAttention
+from attn.experiments.all_attention import concepts
+from attn.reproduction.facts import load_papers
 
 DOUBLE = torch.float64
 EXACT = {"rtol": 1e-10, "atol": 1e-12}
@@ -31,6 +33,45 @@ def hidden(batch=2, length=4):
 
 def assert_equal(found, expected):
     torch.testing.assert_close(found, expected, **EXACT)
+
+
+def sizes(vocab_size, d_model, cutoffs):
+    """k_h, J, and k_i and d_i of each other cluster, as Grave et al. name them."""
+    bounds = [*cutoffs, vocab_size]
+    tail = [
+        (high - low, d_model // 4**i)
+        for i, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False), 1)
+    ]
+    return cutoffs[0], len(cutoffs), tail
+
+
+def test_weights_are_as_many_as_the_paper_counts():
+    """Ours have besides a matrix for the first cluster, and biases."""
+    fact = load_papers()["grave2017adaptivesoftmax"].exact_fact("params")
+    assert fact["formula"] == "head d (k_h + J) + sum_i [d d_i + d_i k_i], d_i = d / 4^i"
+    for each in (SIZES, {"vocab_size": 267_735, "d_model": 512, "cutoffs": (20_000, 40_000, 200_000)}):
+        with torch.device("meta"):
+            softmax = AdaptiveSoftmax(AdaptiveEmbedding(**each))
+        words, clusters, tail = sizes(**each)
+        d = each["d_model"]
+        expected = d * (words + clusters) + sum(d * width + width * count for count, width in tail)
+        matrices = sum(p.numel() for p in softmax.parameters() if p.dim() == 2)
+        assert matrices - d * d == expected
+
+
+def test_the_mean_cost_of_a_word_is_the_paper_s():
+    """Ours has besides the product with the first cluster's matrix."""
+    fact = load_papers()["grave2017adaptivesoftmax"].exact_fact("expected_cost")
+    assert fact["formula"].endswith("d (k_h + J) + sum_i p_i (d d_i + d_i k_i)")
+    each = {"vocab_size": 267_735, "d_model": 512, "cutoffs": (20_000, 40_000, 200_000)}
+    words, clusters, tail = sizes(**each)
+    found, d = concepts.clusters(**each), each["d_model"]
+    expected = d * (words + clusters) + sum(
+        cluster.share * (d * width + width * count)
+        for cluster, (count, width) in zip(found[1:], tail, strict=True)
+    )
+    mean = sum(cluster.share * cluster.multiply_adds for cluster in found)
+    assert mean - d * d == pytest.approx(expected)
 
 
 # --- Input -------------------------------------------------------------------------------------------------

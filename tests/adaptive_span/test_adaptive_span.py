@@ -28,6 +28,7 @@ from attn.adaptive_span import (
 )
 from attn.attention import scaled_dot_product_attention
 from attn.kernels import span as kernel
+from attn.reproduction.facts import load_papers
 from attn.transformer import FeedForward, Residual
 from tests.adaptive_span import reference
 from tests.adaptive_span.spans import RAMP, assert_equal, both
@@ -147,6 +148,30 @@ def test_a_ramp_that_leaves_a_head_nothing_is_refused(ramp_size):
 
 
 # --- Attention ---------------------------------------------------------------------------------------------
+
+
+@both
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+@pytest.mark.parametrize("wrong", [-0.5, 16.5, 1000.0, float("nan")])
+def test_a_span_that_the_positions_do_not_reach_is_refused(wrong, dynamic, fused):
+    given, _ = arguments(dynamic=dynamic)
+    spans = given["span"].detach().clone()
+    for end in (0.0, 16.0):  # both ends are spans that there can be
+        spans.flatten()[1] = end
+        span_attention(**{**given, "span": spans}, fused=fused)
+    spans.flatten()[1] = wrong
+    message = "span must be from 0 to 16 tokens, as many as positions has columns; got "
+    with pytest.raises(ValueError, match=message) as caught:
+        span_attention(**{**given, "span": spans}, fused=fused)
+    assert f"{wrong:g}" in str(caught.value)
+
+
+def test_a_limit_that_half_precision_rounds_up_is_no_fault():
+    positions = RelativePositions(head_dim=2, max_span=1003).bfloat16()
+    module = SpanAttention(d_model=4, n_heads=2, positions=positions, span="fixed", fused=False).bfloat16()
+    assert module.span(torch.zeros(1, 1, 4, dtype=torch.bfloat16)).max() == 1004
+    outputs, _ = module(random(1, 3, 4, dtype=torch.bfloat16))
+    assert outputs.isfinite().all()
 
 
 @both
@@ -686,6 +711,18 @@ def test_a_span_learns_to_be_as_long_as_the_task_asks(distance, monkeypatch):
 
 
 # --- The paper's numbers -----------------------------------------------------------------------------------
+
+
+def test_positions_hold_a_vector_a_distance_as_shaw_counts_them():
+    """Theirs are of 2k + 1 distances, both directions and 0; ours of 1 to S alone."""
+    facts = load_papers()["shaw2018relative"]
+    assert facts.exact_fact("extra_params")["formula"].startswith("(2k+1) d_z per table")
+    clipped, width = 16, 64
+    table = RelativePositions(head_dim=width, max_span=2 * clipped + 1).table
+    assert (
+        f"k={clipped}: {table.shape[1]}*{table.shape[0]} = {table.numel()} per table"
+        in (facts.exact_fact("extra_params")["notes"])
+    )
 
 
 def test_flops_by_the_papers_rule():

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from attn.reproduction.environment import cpu_model
 from attn.reproduction.speed import check_speed, load_speed, speed_table
 from benchmarks import adaptive_span, all_attention, attention, decoding, ntm, timing
-from benchmarks.timing import Goal, Row, cpu_model, main, measure
+from benchmarks.timing import Goal, Row, main, measure
+from tests.exact import DOUBLE, gradients, random
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -222,24 +224,6 @@ def test_a_row_is_marked_by_what_a_later_one_shows_of_the_machine(tmp_path, monk
 # --- the processor -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("content", "model"),
-    [
-        ("processor\t: 0\nmodel name\t: Example CPU @ 2 GHz\nmodel name\t: Other\n", "Example CPU @ 2 GHz"),
-        ("processor\t: 0\nmodel name\t:\nCPU part\t: 0xd40\n", "an-architecture"),
-        (None, "an-architecture"),
-    ],
-)
-def test_the_processor_is_named_as_the_system_does(tmp_path, monkeypatch, content, model):
-    info = tmp_path / "cpuinfo"
-    if content is not None:
-        info.write_text(content)
-    monkeypatch.setattr(timing, "CPU_INFO", info)
-    monkeypatch.setattr("platform.processor", lambda: "")
-    monkeypatch.setattr("platform.machine", lambda: "an-architecture")
-    assert cpu_model() == model
-
-
 # --- the figures to reach ----------------------------------------------------------------------------------
 
 
@@ -272,8 +256,33 @@ def test_the_update_is_the_same_for_every_variant(monkeypatch):
     assert second < first
 
 
+@pytest.mark.parametrize("kind", ["self", "causal", "cross", "encoder", "decoder"])
+def test_bare_calls_of_torch_are_the_layers_that_they_stand_beside(kind):
+    sizes = {"d_model": 12, "n_heads": 3}
+    torch.manual_seed(0)
+    inputs, memory = (random(2, length, 12, seed=length).requires_grad_() for length in (4, 5))
+    if kind == "encoder":
+        layer = attention.EncoderLayer(**sizes, d_ff=20, dropout=0.0).to(DOUBLE)
+        found, expected = attention.sdpa_encoder(layer, inputs), layer(inputs)[0]
+    elif kind == "decoder":
+        layer = attention.DecoderLayer(**sizes, d_ff=20, dropout=0.0).to(DOUBLE)
+        found, expected = attention.sdpa_decoder(layer, inputs, memory), layer(inputs, memory)[0]
+    else:
+        layer = attention.MultiHeadAttention(**sizes).to(DOUBLE)
+        options = {"memory": memory if kind == "cross" else None, "is_causal": kind == "causal"}
+        found, expected = attention.sdpa_attention(layer, inputs, **options), layer(inputs, **options).output
+    leaves = [inputs, *([memory] if kind in ("cross", "decoder") else []), *layer.parameters()]
+    pairs = zip([found, *gradients(found, leaves)], [expected, *gradients(expected, leaves)], strict=True)
+    for own, other in pairs:
+        torch.testing.assert_close(own, other, rtol=1e-11, atol=1e-12)
+
+
 def test_figures_of_attention_and_none_of_decoding():
-    assert {row.goal.ratio for row in attention.rows()} == {0.95}
+    *layers, update = attention.rows()
+    assert {row.goal.ratio for row in (*layers, update)} == {0.95}
+    for goals in (lambda row: row.goal, lambda row: row.memory_goal):
+        assert {goals(row).against for row in layers} == {attention.SDPA}
+        assert goals(update).against == attention.TORCHS_MODEL
     assert [row.goal for row in decoding.rows()] == [None, None]
 
 

@@ -109,6 +109,15 @@ def test_models_of_fig_3_differ_in_span_and_limit_alone():
         assert len(found) == 1
 
 
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_clipping_each_tensor_is_the_only_thing_that_differs(profile):
+    whole, each = (
+        CHAPTER.experiment(f"copies/adaptive_512{more}").config(profile) for more in ("", "_per_tensor")
+    )
+    assert not whole.training.grad_clip_per_parameter
+    assert replace(whole, training=replace(whole.training, grad_clip_per_parameter=True)) == each
+
+
 def test_labels_tell_models_apart():
     labels = [experiment.label for experiment in CHAPTER.experiments]
     assert len(set(labels)) == len(labels)

@@ -16,6 +16,7 @@ from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 from attn.reproduction.scoreboard import ChapterState
+from attn.reproduction.speed import speed_tables
 from attn.reproduction.tables import paper_table
 from tests.reproduction.toy import record_data
 
@@ -59,7 +60,10 @@ def record(model, seed=0, bits=None, task="letters", **metrics):
         "longest_span": 33.0, "persistent_mass": 0.4, "valid_bits_without_vectors": bits + 0.5,
     } | metrics  # fmt: skip
     data = record_data(PAPER, f"{task}/{model}", seed, values)
-    data["config"] = {"model": {"n_persistent": NUMBERS.get(model, 256)}, "evaluation_rows": 1}
+    data["config"] = {
+        "model": {"n_persistent": NUMBERS.get(model, 256)}, "evaluation_rows": 1,
+        "text": {"corpus": "wikipedia-extract"},
+    }  # fmt: skip
     return Kept(Path(f"{model}/seed{seed}.json"), data | {"artifact": None, "arrays": arrays(seed)})
 
 
@@ -324,6 +328,8 @@ def test_the_inside_of_a_model_is_drawn():
     np.testing.assert_allclose(axes.lines[-1].get_ydata(), mean)
     (axes,) = figures.concentration(rows[0]).axes
     assert axes.lines[0].get_ydata()[-1] == pytest.approx(1) and len(axes.lines) == 4
+    assert figures.concentration(rows[3]).axes[0].get_title() == "seed 3"
+    assert figures.users(rows[3]).axes[0].get_title() == "seed 3"
     (axes,) = figures.users(rows[0], per_layer=2).axes
     assert axes.images[0].get_array().shape == (6, 27)
     np.testing.assert_allclose(axes.images[0].get_array()[2:4], arrays(0)["top_usage"][1, :2])
@@ -354,8 +360,6 @@ def test_words_are_told_from_records():
     said = results.variants_words(records)
     assert len(said) == len(VARIANTS) + 1 and said[0].endswith("+0.050 bits.")
     assert "0.008 bits apart" in said[-1]
-    assert "40% of the weight" in results.reliance_words(records["all"])
-    assert "costs 0.50 bits" in results.reliance_words(records["all"])
     assert "longest span of any head is 33" in results.spans_words(records)
     *_, gaps = results.start_words(records)
     assert "-0.020 bits from 0, -0.010 from the maximum" in gaps
@@ -367,6 +371,36 @@ def test_words_are_told_from_records():
     words = {"all": [record("all", task="words", **perplexities)], "ff": []}
     assert "95.0" in repr(results.baseline_table("words", words))
     assert results.margin() == 0.02
+
+
+def test_leaving_vectors_out_is_told_beside_training_without_them():
+    records = grid(n_seeds=2)
+    lost, worth, why = results.reliance_words(records | {"none": [*records["none"], record("none", 7)]})
+    assert "40% of the weight" in lost and "costs 0.50 bits" in lost
+    assert "costs 0.420 bits more (mean over 2 pairs of the same seed)" in worth
+    assert "not what they add" in why
+    better = results.reliance_words({"all": records["all"], "none": [record("none", 1, 2.202)]})
+    assert "costs 0.080 bits less (mean over 1 pairs" in better[1]
+    *_, missing = results.reliance_words({"all": records["all"], "none": [record("none", 7)]})
+    assert missing.endswith("no records of the same seeds yet.")
+
+
+def test_every_text_is_named_with_source_and_licence():
+    table = results.data_table()
+    said = " ".join(repr(table).split())
+    for name in ("letters", "bytes", "words", "facts", "generated text of known entropy", "32,776", "6,000,000 bytes",
+                 "https://dumps.wikimedia.org/enwiki/", "CC BY-SA 3.0", "GNU Free Documentation License"):  # fmt: skip
+        assert name in said, name
+    assert "generated text of facts to be remembered" in table.html and "none needed" in said
+    for corpus in ("text8", "enwik8", "WikiText-103, word level"):
+        assert f"in the place of {corpus}" in table.html
+    profiles = [profile for task in FACTS.budgets.values() for profile in task]
+    assert table.html.count("<tr") == 1 + len(profiles)
+
+
+def test_what_adaptive_softmax_saves_is_its_paper_s():
+    said = results.adaptive_softmax_words()
+    assert "147 after 30 minutes" in said and "144 after 83 (one source)" in said
 
 
 def test_what_is_missing_is_named():
@@ -411,13 +445,14 @@ def test_words_without_records_say_so():
     assert results.sweep_words({"all": [record("all")]})[0].startswith(
         "Not recorded yet: no persistent vectors"
     )
-    assert results.reliance_words([]) == results.spans_words({}) == "No records yet."
+    assert results.reliance_words({}) == ["No records yet."] and results.spans_words({}) == "No records yet."
     assert repr(results.baseline_table("bytes", {})) == "No records yet."
     assert (
         results.tried_words({}) == ["Not all records yet."]
         and "not all records" in results.start_words({})[0]
     )
-    assert repr(results.speed_tables([])) == "Not measured yet."
+    assert repr(speed_tables([], "all_attention")) == "Not measured yet."
+    assert results.speed_missed([]) == ["Not measured yet."]
 
 
 def test_places_are_shown_as_text():
@@ -433,4 +468,11 @@ def test_places_are_shown_as_text():
     one.data["config"]["evaluation_rows"] = 2
     text = repr(results.contexts_table(one, layers=(0,), per_layer=1))
     assert "ca" in text and "tca" not in text, "nothing of the row before"
+    shown = repr(results.contexts_table(record("all", 3)))
+    assert "most weight, seed 3" in shown
+    assert (
+        "English Wikipedia" in shown
+        and "CC BY-SA" in shown
+        and "https://dumps.wikimedia.org/enwiki/" in shown
+    )
     assert "none stated" in repr(results.contexts_table(None))

@@ -112,9 +112,12 @@ def test_the_sweep_and_the_variants_differ_in_one_thing(profile):
             assert replace(config, model=replace(config.model, initial_ratio=1.0)) == other
 
 
-def test_longer_training_differs_in_its_updates_alone():
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_longer_training_differs_in_its_updates_alone(profile):
+    updates = next(deviation.ours for deviation in FACTS.deviations if deviation.id == "updates")
     for name in ("ff", "all", "none"):
-        short, long = (CHAPTER.experiment(f"letters/{name}{end}").configs["cpu"] for end in ("", "_long"))
+        short, long = (CHAPTER.experiment(f"letters/{name}{end}").configs[profile] for end in ("", "_long"))
+        assert f"{short.training.max_steps:,}" in updates and f"{long.training.max_steps:,}" in updates
         factor = long.training.max_steps / short.training.max_steps
         assert factor == 4 and long.training.final_steps == 4 * short.training.final_steps
         training = replace(
@@ -124,6 +127,21 @@ def test_longer_training_differs_in_its_updates_alone():
             eval_every=long.training.eval_every,
         )
         assert replace(short, training=training) == long
+
+
+def test_what_differs_in_scale_is_told_for_every_profile():
+    ours = next(deviation.ours for deviation in FACTS.deviations if deviation.id == "scale")
+    cpu, gpu = ours.split("; at gpu ")
+    letters, words = (CHAPTER.experiment(f"{task}/all").config("gpu") for task in ("letters", "words"))
+    model, base = letters.model, CHAPTER.experiment("letters/ff").config("gpu").model
+    assert f"{model.n_layers} layers of width {model.d_model} with {model.n_persistent:,} vectors" in gpu
+    assert f"{letters.training.max_steps:,} updates of {letters.training.batch_size:,} symbols" in gpu
+    assert f"({letters.n_rows} rows of {letters.block})" in gpu
+    assert f"{words.training.batch_size:,} words ({words.n_rows} rows of {words.block})" in gpu
+    assert words.training.max_steps == letters.training.max_steps
+    assert f"dropout of {model.dropout:g}" in gpu and model.dropout == words.model.dropout == base.dropout
+    assert f"and {base.n_layers} at gpu" in gpu
+    assert "without dropout" in cpu and CHAPTER.experiment("letters/all").config("cpu").model.dropout == 0
 
 
 def test_bytes_have_their_own_control():

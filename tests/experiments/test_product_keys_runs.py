@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import attn.product_keys
 from attn.data.errors import FileMissing
 from attn.data.key_value_facts import KeyValueFacts
 from attn.data.language_text import LanguageText, TextConfig
@@ -448,6 +449,16 @@ def test_a_text_of_one_s_own(tmp_path, monkeypatch):
         ValueError, match="valid_size must be at most 6, the bytes of own-text/valid.txt; got 7"
     ):
         load(replace(config, valid_size=7))
+
+
+@pytest.mark.parametrize(
+    ("build", "config"), [(runs.build_text, tiny_text()), (runs.build_facts, tiny_facts())], ids=["text", "facts"]
+)  # fmt: skip
+def test_tables_without_room_where_a_run_is_to_be_are_refused(monkeypatch, build, config):
+    free = {"meta": 100, "cpu": 10**9}
+    monkeypatch.setattr(attn.product_keys, "free_bytes", lambda device: free[device.type])
+    with pytest.raises(ValueError, match="take 2,304 bytes, where 100 are free on meta"):
+        build(config, 0, torch.device("meta"))
 
 
 def test_what_does_not_fit_is_named():

@@ -22,6 +22,7 @@ from attn.product_keys import (
     Selection,
     SlotUsage,
     cartesian_keys,
+    check_room,
     flat_key_topk,
     kl_from_uniform,
     product_key_topk,
@@ -451,6 +452,18 @@ def test_a_joined_memory_adds_to_the_feed_forward_layer():
     assert_equal(FeedForwardWithMemory(feed_forward, memory)(inputs), feed_forward(inputs) + memory(inputs))
 
 
+def test_a_joined_memory_leaves_padding_out():
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    memory, feed_forward = small_memory(), FeedForward(d_model=6, d_ff=7).double()
+    alone, inputs = copy.deepcopy(memory), random(2, 3, 6, seed=50)
+    found = FeedForwardWithMemory(feed_forward, memory)(inputs, mask)
+    assert_equal(found, feed_forward(inputs) + alone(inputs, mask))
+    assert_equal(found[~mask], feed_forward(inputs)[~mask])
+    assert torch.equal(memory.query.norm.running_mean, alone.query.norm.running_mean)
+    with pytest.raises(ValueError, match="mask must be boolean"):
+        FeedForwardWithMemory(feed_forward, memory)(inputs, mask.double())
+
+
 def test_the_start_is_that_of_the_paper():
     torch.manual_seed(0)
     memory = ProductKeyMemory(d_model=64, n_keys=64, key_dim=32)
@@ -602,3 +615,20 @@ def test_tables_that_do_not_fit_are_refused_with_what_would_fit(monkeypatch):
         ValueError, match="slots of 56 bytes.* the largest that fits is n_keys=4 with 896 bytes"
     ):
         ProductKeyMemory(d_model=6, n_keys=5, topk=1, key_dim=4, n_heads=2, flat=True)
+
+
+def test_a_device_without_room_is_refused_before_a_model_goes_there(monkeypatch):
+    device = torch.device("meta")  # for one that is not the CPU
+    free = {"meta": 2000, "cpu": 0}
+    memory = ProductKeyMemory(d_model=6, n_keys=6, topk=1, key_dim=2, n_heads=1)  # 36 slots of 24 bytes
+    flat = ProductKeyMemory(d_model=6, n_keys=6, topk=1, key_dim=2, n_heads=2, flat=True)  # 36 of 24 + 16
+    assert (memory.table_bytes, flat.table_bytes) == (864, 1440)
+    monkeypatch.setattr(attn.product_keys, "free_bytes", lambda device: free[device.type])
+    check_room(nn.Sequential(memory, memory), device)  # one memory, used twice
+    with pytest.raises(ValueError) as refusal:
+        check_room(nn.Sequential(memory, flat), device)
+    assert str(refusal.value) == (
+        "the tables of the model's memories take 2,304 bytes, where 2,000 are free on meta; the largest that fits is "
+        "n_keys=5 in each, and Adam's state takes twice as much again"
+    )
+    check_room(nn.Sequential(memory, flat), torch.device("cpu"))  # they are there already

@@ -38,7 +38,9 @@ CELL = entry(
         "propertyNames": {"enum": ["exact", "recomputed", "cpu", "gpu", "paper"]},
         "additionalProperties": {"type": ["number", "string"]},
     },
-    state={"enum": ["matches", "differs", "fitted", "recorded", "pending", "quoted", "setting"]},
+    state={
+        "enum": ["matches", "differs", "fitted", "unverified", "recorded", "pending", "quoted", "setting"]
+    },
     matches={"enum": ["yes", "no", "fitted", None]},
     stale=maybe(BOOL),
     note=maybe(STRING),

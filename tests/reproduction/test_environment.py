@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from attn.reproduction import environment
-from attn.reproduction.environment import commit, describe, device_for, device_name, free_memory_bytes
+from attn.reproduction.environment import (
+    commit,
+    cpu_model,
+    describe,
+    device_for,
+    device_name,
+    free_memory_bytes,
+)
 from attn.reproduction.errors import UsageError
 
 CPU = torch.device("cpu")
@@ -40,7 +47,7 @@ def test_description():
     assert found["python"] == platform.python_version() and found["torch"] == torch.__version__
     assert found["cuda"] == torch.version.cuda
     assert (found["device"], found["device_count"], found["dtype"]) == ("cpu", 2, "fp32")
-    assert found["threads"] == torch.get_num_threads()
+    assert found["cpu"] == cpu_model() and found["threads"] == torch.get_num_threads()
     assert {"numpy", "safetensors", "scipy"} == set(found["packages"])
     assert device_name(CPU) == "cpu"
 
@@ -48,6 +55,24 @@ def test_description():
 def test_a_package_that_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(environment, "_PACKAGES", ("numpy", "no-such-package-of-ours"))
     assert set(describe(CPU, dtype="fp32", device_count=1)["packages"]) == {"numpy"}
+
+
+@pytest.mark.parametrize(
+    ("content", "model"),
+    [
+        ("processor\t: 0\nmodel name\t: Example CPU @ 2 GHz\nmodel name\t: Other\n", "Example CPU @ 2 GHz"),
+        ("processor\t: 0\nmodel name\t:\nCPU part\t: 0xd40\n", "an-architecture"),
+        (None, "an-architecture"),
+    ],
+)
+def test_the_processor_is_named_as_the_system_does(tmp_path, monkeypatch, content, model):
+    info = tmp_path / "cpuinfo"
+    if content is not None:
+        info.write_text(content)
+    monkeypatch.setattr(environment, "CPU_INFO", info)
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "an-architecture")
+    assert cpu_model() == model
 
 
 @pytest.fixture

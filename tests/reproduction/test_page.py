@@ -35,6 +35,7 @@ def test_a_page_without_any_record(page):
         shown.provenance(),
     ):
         assert piece.html and piece.text
+    assert "same line: 0.1 squared error; a tenth" in shown.claims().text
     assert shown.records("fit/line", "cpu") == []
 
 

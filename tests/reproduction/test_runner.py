@@ -375,6 +375,23 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(toy, monkeypatch):
         toy.run()
 
 
+def test_a_model_that_does_not_fit_names_the_profile(toy, grid, monkeypatch):
+    make = toy.module.ToyWorkload.__init__
+
+    def large(self, config, *others):
+        if config == toy.experiment().config("cpu"):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        make(self, config, *others)
+
+    monkeypatch.setattr(toy.module.ToyWorkload, "__init__", large)
+    for refused in (toy.run, lambda: grid(toy.job())):
+        with pytest.raises(
+            UsageError, match="ran out of memory on cpu: take the smaller profile ci, which fits"
+        ):
+            refused()
+    assert not list(toy.results.rglob("*.json"))
+
+
 def test_an_evaluation_without_memory_names_the_profile(toy, monkeypatch):
     def outcome(self, model, history):
         raise MemoryError

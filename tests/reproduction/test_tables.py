@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -201,6 +202,12 @@ def test_columns_that_say_nothing_are_left_out(memory, exact):
 
 
 def test_states_are_a_symbol_and_a_word(chapter):
+    equal = next(
+        c for t in chapter["tables"] for r in t["rows"] for c in r["cells"] if c["state"] == "matches"
+    )
+    other = deepcopy(chapter["tables"][0])
+    other["rows"][0]["cells"][-1] = equal | {"state": "unverified", "matches": None}
+    chapter["tables"].append(other)
     cells = [c for table in chapter["tables"] for c in Text(tables.paper_table(table).html).cells]
     for symbol, word in tables.STATES.values():
         assert any(cell.startswith(f"{symbol} {word}") for cell in cells)
@@ -313,6 +320,17 @@ def test_failures_stand_by_how_they_fail(chapter):
     held = [claim for claim in chapter["claims"] if claim["verdict"] == "holds"]
     assert tables.failures_list(held).text == "No test of a claim fails; 0 of 2 are not tested at this scale."
     assert tables.failures_list(chapter["claims"]).text.count("\n- ") == 1, "only what fails is listed"
+
+
+def test_margins_say_their_size_and_why():
+    margins = {
+        "copy_solved": {"value": 0.02, "unit": "bits", "why": "a fiftieth of <chance>"},
+        "learned": {"value": 1.0e-5, "unit": "share", "why": "rounding"},
+    }
+    found = tables.margins_list(margins)
+    assert "- copy solved: 0.02 bits; a fiftieth of <chance>\n- learned: " in found.text
+    assert "&lt;chance&gt;" in found.html and found.html.count("<li>") == 2
+    assert tables.margins_list({}).html == ""
 
 
 def test_tests_of_one_claim_stand_together(chapter):

@@ -29,6 +29,7 @@ class Family(NamedTuple):
     widest: str  # the adaptive model with the largest limit
     dynamic: str
     margin: str  # of equal bits, and of what more context has to be worth
+    leads: bool = False  # whether the chapter's headline claims are judged on it
 
     def experiment(self, name: str) -> str:
         return f"{self.task}/{name}"
@@ -43,7 +44,7 @@ FAMILIES = (
     Family(
         "copies", "text of known entropy", ("fixed_64", "fixed_128", "fixed_256", "fixed_512"),
         ("adaptive_64", "adaptive_128", "adaptive_256", "adaptive_512"), ("fixed_512", "adaptive_512_from_max"),
-        "fixed_32", "adaptive_512", "dynamic_512", "copies_bits",
+        "fixed_32", "adaptive_512", "dynamic_512", "copies_bits", leads=True,
     ),
 )  # fmt: skip
 _BITS = "bits per symbol"
@@ -78,12 +79,12 @@ def _more_context(family: Family) -> Control:
 
 def _claim(
     family: Family, ending: str, fact: str, measure: str, names: tuple[str, ...], difference: Difference,
-    *, unit: str = _BITS, margin: str | None = None,
+    *, unit: str = _BITS, margin: str | None = None, headline: bool = False,
 ) -> Claim:  # fmt: skip
     compared = dict.fromkeys((*names, family.short, family.fixed[-1]))
     return Claim(
         id=f"{fact}{ending}_{family.task}", fact=fact, kind="order" if margin is None else "equality", unit=unit,
-        measure=f"{family.text.capitalize()}: {measure}", margin=margin, difference=difference,
+        measure=f"{family.text.capitalize()}: {measure}", margin=margin, difference=difference, headline=headline,
         experiments=tuple(map(family.experiment, compared)), control=_more_context(family),
     )  # fmt: skip
 
@@ -100,23 +101,24 @@ def _far_below(family: Family, name: str, ending: str) -> Claim:
 
     measure = f"a quarter of the limit minus the mean span: {model_label(name)}"
     return _claim(family, ending, "span_far_below_limit", measure, (name,), difference,
-                  unit="tokens")  # fmt: skip
+                  unit="tokens", headline=family.leads)  # fmt: skip
 
 
-def _no_worse(family: Family, ending: str, fact: str, fixed: str, name: str) -> Claim:
+def _no_worse(
+    family: Family, ending: str, fact: str, fixed: str, name: str, *, headline: bool = False
+) -> Claim:
     margin, difference = _margin(family.margin), _less_bits(family, fixed, name)
     measure = f"bits of {model_label(fixed)}, minus {model_label(name)}, plus the margin of {margin:g}"
-    return _claim(family, ending, fact, measure, (fixed, name), lambda runs: difference(runs) + margin)
+    return _claim(family, ending, fact, measure, (fixed, name), lambda runs: difference(runs) + margin,
+                  headline=headline)  # fmt: skip
 
 
 def _far_below_claims(family: Family) -> tuple[Claim, ...]:
     return (
         _far_below(family, family.widest, ""),
         _far_below(family, family.from_max[1], "_from_max"),
-        _no_worse(
-            family, "_no_loss", "span_far_below_limit", family.fixed[-1], family.widest
-        ),
-        _no_worse(family, "_no_loss_from_max", "span_far_below_limit", *family.from_max),
+        _no_worse(family, "_no_loss", "span_far_below_limit", family.fixed[-1], family.widest, headline=family.leads),
+        _no_worse(family, "_no_loss_from_max", "span_far_below_limit", *family.from_max, headline=family.leads),
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import torch
 from attn.adaptive_span import (
     RelativePositions,
     SpanAttention,
-    reported_span,
     soft_span_mask,
     span_weights,
 )
@@ -80,8 +79,3 @@ def zeros_take(*, max_span: int = 64, d_model: int = 16, seed: int = 1) -> float
     layer = SpanAttention(d_model=d_model, n_heads=2, positions=positions, span="fixed")
     weights, _ = layer.attention_maps(torch.randn(1, 8, d_model), torch.zeros(1, max_span, d_model))
     return float(weights[..., -1, :max_span].sum(-1).mean())
-
-
-def shown_span(ratio: float, max_span: int, ramp_size: int = 32) -> float:
-    """What a table prints for z' = ratio: the span with its ramp, at most S."""
-    return float(reported_span(torch.tensor([ratio * max_span]), ramp_size, max_span))

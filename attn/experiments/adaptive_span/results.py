@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
+from typing import Any
 
 import numpy as np
 import torch
 
-from attn.data import registry
 from attn.data.language_text import GENERATED
 from attn.data.text import LETTERS
 from attn.experiments.adaptive_span.claims import FAMILIES, context_worth
@@ -25,25 +25,74 @@ from attn.experiments.adaptive_span.runs import (
     names,
     span_config,
 )
-from attn.experiments.adaptive_span.tables import flops_findings, shares_findings
+from attn.experiments.adaptive_span.tables import (
+    VOCABULARY,
+    flops_findings,
+    millions,
+    paper_model,
+    parameters,
+    shares_findings,
+)
+from attn.experiments.adaptive_span.texts import Reads, texts_table
 from attn.reproduction.facts import load_papers
-from attn.reproduction.grid import Grid, Html, plain
+from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
-from attn.reproduction.speed import Speed, of_benchmark, speed_table
+from attn.reproduction.speed import Speed
+from attn.reproduction.speed_words import Figure, missed_words
 
 Records = Sequence[Record]
+TRANSFORMER_XL, SHAW = "transformerxl2019", "shaw2018relative"  # papers that the chapter reads facts of
 _PLURALS = {"fixed": "fixed spans", "adaptive": "adaptive spans that start at 0"}
 _STARTS = {"adaptive": "from 0", "from_max": "from the maximum"}
 _NONE = Html('<p class="attn-note">no records yet</p>', "no records yet")
 
 
 def flops_table() -> Html:
-    """Every printed number of operations beside the stated rule."""
-    grid = Grid(plain("Multiply-adds for one token: the stated rule beside the print"),
-                ["Model, as the rule needs it", "Printed", "By the rule"])  # fmt: skip
+    """Every printed number of operations beside the stated rule, and the parameters of the sizes that it needs."""
+    grid = Grid(plain("Multiply-adds for one token: the stated rule beside the print, and models of the sizes it needs"),
+                ["Model, as the rule needs it", "Printed", "By the rule", "Printed parameters",
+                 "Parameters of these sizes"])  # fmt: skip
     for row in flops_findings():
-        grid.add([plain(row["row"]), plain(row["printed"]), plain(_operations(row["flops"]))])
+        params = BLANK if row["params"] is None else millions(row["params"])
+        cells = [row["row"], row["printed"], _operations(row["flops"]), row["params_printed"], params]
+        grid.add(list(map(plain, cells)))
+    grid.notes = [
+        plain("Parameters of Transformer-XL are those of its matrices, L (5 d² + 2 d f); of the adaptive models, those "
+              "of this book's own on text8. For T12 and T64 no formula is at hand.")
+    ]  # fmt: skip
     return grid.render()
+
+
+def flops_words() -> list[str]:
+    """Which sizes do not make a model of the printed parameters, and why the small Transformer-XL's span is shorter."""
+    other = [
+        f"{row['model']} with {row['L']} layers ({millions(row['params'])} and not the printed {row['params_printed']})"
+        for row in flops_findings()
+        if row["params"] is not None and millions(row["params"]) != row["params_printed"]
+    ]
+    lengths = load_papers()[TRANSFORMER_XL].table("evaluation_lengths")
+    by_layers = ", ".join(f"{row['attn_len']:,} for {row['layers']} layers" for row in lengths.rows)
+    return [
+        f"Sizes that give the printed operations make another number of parameters for {'; '.join(other)}.",
+        f"The spans of Transformer-XL are the tokens that it attends to at evaluation: {by_layers} ({lengths.checked}, "
+        "the former the public script and not the text).",
+    ]
+
+
+def positions_words() -> list[str]:
+    """What is known of position embeddings by distance, and what one table for all saves, in sentences from facts."""
+    table = load_papers()[SHAW].table("table3_ablation")
+    bleu = {row["row"]: row["bleu"] for row in table.rows}
+    model = paper_model("small")
+    shared = model.d_model // model.n_heads * model.max_span
+    return [
+        f"In translation, position embeddings by distance on keys and values gave {bleu['both']} BLEU, on keys alone "
+        f"{bleu['keys only']}, on values alone {bleu['values only']}, and none at all {bleu['none']} (Shaw et al., "
+        f"table 3; {table.checked}): keys are enough.",
+        f"There every layer and head had tables of its own. Here all share one, of {shared:,} numbers in the small "
+        f"model; one for each head of each layer would take {model.n_layers * model.n_heads * shared:,}, where the "
+        f"whole model has {parameters(model, VOCABULARY['text8']):,} parameters.",
+    ]
 
 
 def shares_table() -> Html:
@@ -58,6 +107,22 @@ def shares_table() -> Html:
 
 def _operations(value: float) -> str:
     return f"{value / 1e9:.1f}G" if value >= 1e9 else f"{value / 1e6:.1f}M"
+
+
+def layers_words() -> list[str]:
+    """Which layers look far in print, in sentences from the facts of fig. 4."""
+    paper = load_papers()[PAPER]
+    rows, plot = (paper.table(name) for name in ("fig4_spans_by_layer", "fig4_read_off"))
+
+    def value(start: str) -> Any:
+        return next(row["value"] for row in rows.rows if row["row"].startswith(start))
+
+    return [
+        f"In print, all heads of the lowest {value('layers (from the bottom)')} of {paper_model('small').n_layers} "
+        f"layers keep the minimum of {value('minimum')} tokens; of the heads in high layers, {value('heads in high')}.",
+        f"Of the plot it is told elsewhere that spans are long in layers {plot.rows[0]['value']} ({plot.checked}); the "
+        "paper's text names no such layers.",
+    ]
 
 
 def saved_table(records: Records) -> Html:
@@ -316,12 +381,19 @@ def wider_words(records: Records) -> str:
     return f"Fixed spans cost the fewest bits at S = {lowest}, and more at {', '.join(worse)}."
 
 
-def speed_tables(found: Sequence[Speed]) -> Html:
-    """The benchmark of this chapter, if it was measured."""
-    tables = [speed_table(result) for result in of_benchmark(found, "adaptive_span")]
-    if not tables:
-        return Html('<p class="attn-note">Not measured yet.</p>', "Not measured yet.")
-    return Html("".join(table.html for table in tables), "\n\n".join(table.text for table in tables))
+def speed_missed(found: Sequence[Speed]) -> list[str]:
+    """The figures of the benchmark that are not reached, in sentences."""
+    return missed_words(found, "adaptive_span", {"memory": _held_whatever_the_spans})
+
+
+def _held_whatever_the_spans(figure: Figure) -> str:
+    """Why memory does not fall as far as spans do, as a clause; the first row, of the lowest limit, says how much."""
+    row, lowest = figure.rows[0], figure.result.data["rows"][0]
+    ours, least = (one["variants"][0]["peak_bytes"] / 2**20 for one in (row, lowest))
+    return (
+        "much is held whatever the spans are, such as the block's own queries, keys and values, and gradients of "
+        f"projections and positions; at {lowest['name']} it is {least:.1f} of these {ours:.1f} MB"
+    )
 
 
 # --- the texts -------------------------------------------------------------------------------------------------
@@ -329,33 +401,7 @@ def speed_tables(found: Sequence[Speed]) -> Html:
 
 def data_table() -> Html:
     """What the runs of each family read, by profile."""
-    columns = ["Runs", "Profile", "Text", "Symbols", "Training", "Validation", "Test", "Licence"]
-    grid = Grid(plain("Texts: symbols in each split, and what a loss is counted in bits for"), columns)
-    for task in TASKS:
-        for index, (profile, budget) in enumerate(there(task).items()):
-            text = budget["text"]
-            name, symbols, licence = _corpus(text)
-            sizes = [
-                "all" if (size := text.get(f"{split}_size")) is None else f"{size:,}"
-                for split in ("train", "valid", "test")
-            ]
-            cells = [profile, name, symbols, *sizes, licence]
-            grid.add([None if index else plain(task), *map(plain, cells)])
-    return grid.render()
-
-
-def _corpus(text: Mapping[str, str]) -> tuple[str, str, str]:
-    """Title, representation and licence; a stand-in is called one."""
-    if text["corpus"] == GENERATED:
-        return "generated text of known entropy", "letters and marks", "none needed"
-    corpus = registry.get(text["corpus"])
-    stands = f", in the place of {corpus.stand_in_for}" if corpus.stand_in_for else ""
-    return corpus.title + stands, text["representation"], corpus.licence
-
-
-def there(task: str) -> Mapping[str, Mapping]:
-    """Budgets of a family that leave records."""
-    return {profile: budget for profile, budget in budgets(task).items() if profile != "ci"}
+    return texts_table([Reads(task, budgets(task)) for task in TASKS])
 
 
 def copy_distances() -> list[int]:

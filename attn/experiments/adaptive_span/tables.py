@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,6 @@ from attn.reproduction.records import Record
 Row = Mapping[str, Any]
 # Symbols of the authors' files, end of line included.
 VOCABULARY = {"text8": 28, "enwik8": 206}
-# Width of the feed-forward layers of the large model, as stated, and with which its printed FLOPs come out.
-STATED_WIDTH, FLOPS_WIDTH = 4096, 3072
-_SMALL_SPAN = 264  # tokens: with it the small model's FLOPs on enwik8 come out, as with any from 224 to 305
-_PRINTED_AS = "{:.0f}M"
 
 
 def paper_model(name: str) -> SpanModelConfig:
@@ -38,8 +36,9 @@ def parameters(model: SpanModelConfig, vocab_size: int) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def _millions(value: float) -> str:
-    return _PRINTED_AS.format(value / 1e6)
+def millions(value: float) -> str:
+    """A number as the tables print it."""
+    return f"{value / 1e6:.0f}M"
 
 
 def _size(row: Row) -> str:
@@ -47,20 +46,52 @@ def _size(row: Row) -> str:
 
 
 def _parameters(task: str) -> Exact:
-    return Exact(lambda row: _millions(parameters(paper_model(_size(row)), VOCABULARY[task])))
+    return Exact(lambda row: millions(parameters(paper_model(_size(row)), VOCABULARY[task])))
 
 
-_NOTE_WIDTH = (
-    "the printed FLOPs need feed-forward width 3,072, the printed parameters the stated width of 4,096"
-)
-_NOTE_SPAN = "the span is not printed: any from 224 to 305 tokens gives the printed number"
+def _implied(size: str) -> Row:
+    """What the facts say of the spans that the printed FLOPs on enwik8 imply."""
+    rows = load_papers()[PAPER].exact_fact("implied_spans_enwik8")["values"]
+    return next(row for row in rows if row["model"].endswith(size))
+
+
+def implied_spans(*, L: int, d: int, f: int, printed: str) -> tuple[int, int]:
+    """The shortest and the longest whole mean span with which the rule gives a printed number of FLOPs.
+
+    Args:
+        L: layers.
+        d: width of the model.
+        f: width of the feed-forward layers.
+        printed: as "41M", a number that was rounded to it.
+    """
+    number = float(printed.removesuffix("M"))
+    rest = flops_per_step(n_layers=L, d_model=d, d_ff=f, span=0)
+    low, high = (((number + half) * 1e6 - rest) / (2 * L * d) for half in (-0.5, 0.5))
+    return ceil(low), ceil(high) - 1
+
+
+def _spans_of(size: str) -> tuple[int, int]:
+    row = _implied(size)
+    return implied_spans(**{name: row[name] for name in ("L", "d", "f", "printed")})
+
+
+def _note_width() -> str:
+    return (
+        f"the printed FLOPs need feed-forward width {_implied('large')['f']:,}, the printed parameters the stated width "
+        f"of {paper_model('large').d_ff:,}"
+    )
+
+
+def _note_span() -> str:
+    shortest, longest = _spans_of("small")
+    return f"the span is not printed: any from {shortest} to {longest} tokens gives the printed number"
 
 
 def _flops_text8() -> Exact:
     def compute(row: Row) -> str:
-        return _millions(paper_model(_size(row)).flops(row["avg_span"]))
+        return millions(paper_model(_size(row)).flops(row["avg_span"]))
 
-    return Exact(compute, note=lambda row: _NOTE_WIDTH if _size(row) == "large" else None)
+    return Exact(compute, note=lambda row: _note_width() if _size(row) == "large" else None)
 
 
 def _flops_enwik8() -> Exact:
@@ -68,10 +99,11 @@ def _flops_enwik8() -> Exact:
 
     def compute(row: Row) -> str:
         model = paper_model(_size(row))
-        return _millions(model.flops(_SMALL_SPAN if _size(row) == "small" else model.ramp_size))
+        fitted = sum(_spans_of("small")) // 2  # the middle of what gives the print
+        return millions(model.flops(fitted if _size(row) == "small" else model.ramp_size))
 
     def note(row: Row) -> str:
-        return _NOTE_SPAN if _size(row) == "small" else f"with all spans at the minimum; {_NOTE_WIDTH}"
+        return _note_span() if _size(row) == "small" else f"with all spans at the minimum; {_note_width()}"
 
     return Exact(compute, fitted=True, note=note)
 
@@ -106,10 +138,16 @@ def shares(span: float) -> tuple[float, float]:
     return 100 * (1 - attention / whole), 100 * attention / whole
 
 
-def saving(span: float = 314, limit: float = 8192) -> float:
-    """Percent of the small model's operations that a mean span saves against a fixed one at the limit."""
+def printed_span(size: str) -> float:
+    """Mean span that is printed for the small or large model on text8, S = 8192."""
+    rows = load_papers()[PAPER].table("table1_text8").rows
+    return next(row["avg_span"] for row in rows if row["kind"] == "own" and row["model"].endswith(size))
+
+
+def saving() -> float:
+    """Percent of the small model's operations that its printed mean span saves against a fixed one at the limit."""
     model = paper_model("small")
-    return 100 * (1 - model.flops(span) / model.flops(limit))
+    return 100 * (1 - model.flops(printed_span("small")) / model.flops(model.max_span))
 
 
 def shares_findings() -> list[Mapping[str, Any]]:
@@ -206,28 +244,51 @@ def _single_gpu_command(row: Row) -> str | None:
     return f"attn run {PAPER} --experiment {experiment} --profile gpu" if experiment else None
 
 
-# --- FLOPs of the other systems ------------------------------------------------------------------------------
+# --- FLOPs and parameters of every printed system ------------------------------------------------------------
 
 
 def flops_findings() -> list[Mapping[str, Any]]:
-    """The stated rule applied to every printed number of FLOPs, as the facts list them, and computed anew."""
-    sizes = {
-        "small text8 span 314": dict(n_layers=12, d_model=512, d_ff=2048, span=314),
-        "large text8 span 245, f=4096": dict(n_layers=24, d_model=768, d_ff=STATED_WIDTH, span=245),
-        "large text8 span 245, f=3072": dict(n_layers=24, d_model=768, d_ff=FLOPS_WIDTH, span=245),
-        "Transformer-XL 24 layers": dict(n_layers=24, d_model=1024, d_ff=3072, span=3800),
-        "Transformer-XL 18 layers": dict(n_layers=18, d_model=1024, d_ff=3072, span=3800),
-        "Transformer-XL 12 layers": dict(n_layers=12, d_model=512, d_ff=2048, span=2100),
-        "T12": dict(n_layers=12, d_model=512, d_ff=2048, span=512),
-        "T64": dict(n_layers=64, d_model=512, d_ff=2048, span=512),
-    }  # fmt: skip
-    rows = load_papers()[PAPER].exact_fact("flops_convention")["values"]
+    """The stated rule applied to every printed number of FLOPs, as the facts list them, and computed anew.
+
+    Returns:
+        The facts' rows, each with `flops`; `params`, how many parameters a model of these sizes has, or None where no
+        formula is at hand; and `params_printed`.
+    """
     found = []
-    for row in rows:
-        name = next(name for name in sizes if row["row"].startswith(name))
-        positions = sizes[name]["span"] if name.startswith("T12") or name.startswith("T64") else 1
-        found.append({**row, "flops": positions * flops_per_step(**sizes[name])})
+    for row in load_papers()[PAPER].exact_fact("flops_convention")["values"]:
+        step = flops_per_step(n_layers=row["L"], d_model=row["d"], d_ff=row["f"], span=row["span"])
+        more = {
+            "flops": row.get("positions", 1) * step,
+            "params": _params_of(row),
+            "params_printed": _printed(row),
+        }
+        found.append({**row, **more})
     return found
+
+
+def transformer_xl_parameters(n_layers: int, d_model: int, d_ff: int) -> int:
+    """Weights of the matrices of a Transformer-XL, by the formula of its facts: L (5 d^2 + 2 d f).
+
+    To queries, keys, values, position keys and outputs, and both of a feed-forward layer.
+    """
+    return n_layers * (5 * d_model**2 + 2 * d_model * d_ff)
+
+
+def _params_of(row: Row) -> int | None:
+    if row["model"] == "Transformer-XL":
+        return transformer_xl_parameters(row["L"], row["d"], row["f"])
+    if not row["model"].startswith("Adaptive-Span"):
+        return None
+    return parameters(replace(paper_model(_size(row)), d_ff=row["f"]), VOCABULARY["text8"])
+
+
+def _printed(row: Row) -> str:
+    """Parameters of a system as tables 1 and 2 print them."""
+    tables = (load_papers()[PAPER].table(name) for name in ("table1_text8", "table2_enwik8"))
+    rows = (printed for table in tables for printed in table.rows)
+    return next(
+        one["params"] for one in rows if one["model"].startswith(row["model"]) and one["layers"] == row["L"]
+    )
 
 
 _BITS = "bits per character"
@@ -270,6 +331,10 @@ TABLES = (
         id="fig4_spans_by_layer", label=_fig4_label, label_columns=("row",),
         cells={"value": Measured(lambda row: "limit/adaptive_fourfold", _fig4, unit="")},
         command=lambda row: f"attn run {PAPER} --experiment limit/adaptive_fourfold --profile cpu",
+    ),
+    TableView(
+        id="fig4_read_off", label=lambda row: row["row"], label_columns=("row",),
+        cells={"value": Exact(lambda row: None)},  # what others read is not ours to compute
     ),
     TableView(
         id="repo_small_8layer", label=lambda row: row["row"], label_columns=("row",),

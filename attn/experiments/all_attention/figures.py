@@ -256,6 +256,7 @@ def concentration(record: Record | None) -> Figure | None:
         axes.plot(places, curve, color=_BLUE, alpha=shade, label=f"layer {number}")
     axes.plot(places, places / places[-1], ":", color=COLOURS["paper"], label="all used alike")
     axes.set(
+        title=f"seed {record.seed}",
         xscale="log",
         xlabel="most used vectors of a layer",
         ylabel="share of the weight",
@@ -285,6 +286,7 @@ def users(record: Record | None, *, per_layer: int = 4) -> Figure | None:
     ]
     symbols = ["␣" if chr(s) == " " else chr(s) for s in kept["symbols"][shown]]
     axes.set(
+        title=f"seed {record.seed}",
         yticks=range(len(names)),
         xticks=range(len(symbols)),
         xticklabels=symbols,

@@ -7,17 +7,19 @@ from statistics import fmean
 
 import numpy as np
 
-from attn.experiments.adaptive_span.runs import PAPER as SPAN_PAPER
-from attn.experiments.adaptive_span.tables import paper_model
+from attn.experiments.adaptive_span.tables import paper_model, printed_span
+from attn.experiments.adaptive_span.texts import Reads, origin_words, texts_table
 from attn.experiments.all_attention.claims import falling
 from attn.experiments.all_attention.runs import LABELS, LONG, SWEEP, VARIANTS, budgets, text_config
 from attn.experiments.all_attention.sizes import paper_sizes, span_sizes
 from attn.reproduction.facts import load_papers
-from attn.reproduction.grid import Grid, Html, plain
+from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
-from attn.reproduction.speed import Speed, of_benchmark, speed_table
+from attn.reproduction.speed import Speed
+from attn.reproduction.speed_words import Figure, missed_words, variant
 
 Records = Mapping[str, Sequence[Record]]  # by model
+ADAPTIVE_SOFTMAX = "grave2017adaptivesoftmax"  # a paper that the chapter reads facts of
 _CONTEXT = 12  # symbols shown before a place
 # What stands beside the model with feed-forward layers.
 _REPLACED = ("all", "same_depth", "equal_flops", "none", "deep_none")
@@ -28,13 +30,18 @@ def there(records: Records) -> dict[str, Sequence[Record]]:
     return {name: found for name, found in records.items() if found}
 
 
-# --- sizes -----------------------------------------------------------------------------------------------------
+# --- texts and sizes ---------------------------------------------------------------------------------------------
 
 
-def printed_span(size: str) -> float:
-    """Mean span that chapter 3's paper prints for its small or large model on text8, S = 8192."""
-    rows = load_papers()[SPAN_PAPER].table("table1_text8").rows
-    return next(row["avg_span"] for row in rows if row["kind"] == "own" and row["model"].endswith(size))
+def data_table() -> Html:
+    """What the runs of each task read, by profile."""
+    facts = "generated text of facts to be remembered"
+    return texts_table([
+        Reads("letters", budgets("letters")),
+        Reads("bytes", budgets("bytes")),
+        Reads("words", budgets("words"), symbols="words", unit="bytes"),
+        Reads("facts", budgets("facts"), generated=facts, symbols="parts of keys, and values"),
+    ])  # fmt: skip
 
 
 def sizes_table() -> Html:
@@ -81,6 +88,18 @@ def half_words() -> str:
         f"The large models of table 1 have {own.total:,} and {other.total:,} parameters, so the one without "
         f"feed-forward layers has {own.total / other.total:.0%} as many; at a mean span of {span:g} it also needs "
         f"{own_flops / other_flops:.0%} as many multiply-adds."
+    )
+
+
+def adaptive_softmax_words() -> str:
+    """What adaptive softmax costs and saves as its paper prints it, in a sentence from facts."""
+    table = load_papers()[ADAPTIVE_SOFTMAX].table("table1_text8")
+    own, full = (
+        next(r for r in table.rows if r["model"] == name) for name in ("adaptive softmax", "full softmax")
+    )
+    return (
+        f"On text8 by words, with a recurrent network, its paper prints a perplexity of {own['ppl']} after "
+        f"{own['minutes']} minutes, where a full softmax has {full['ppl']} after {full['minutes']} ({table.checked})."
     )
 
 
@@ -250,16 +269,33 @@ def variants_words(records: Records) -> list[str]:
     return [*lines, *_missing(found, VARIANTS)]
 
 
-def reliance_words(records: Sequence[Record]) -> str:
-    """How much weight vectors get, and what leaving them out costs."""
-    if not records:
-        return "No records yet."
-    mass = _mean(records, "persistent_mass")
-    lost = _mean(records, "valid_bits_without_vectors") - _mean(records)
-    return (
+def reliance_words(records: Records) -> list[str]:
+    """How much weight vectors get, and what leaving them out costs: of a trained model, and from the start."""
+    rows = records.get("all", ())
+    if not rows:
+        return ["No records yet."]
+    mass = _mean(rows, "persistent_mass")
+    lost = _mean(rows, "valid_bits_without_vectors") - _mean(rows)
+    return [
         f"Persistent vectors get {mass:.0%} of the weight on average. Leaving them out of the trained models costs "
-        f"{lost:.2f} bits a symbol."
-    )
+        f"{lost:.2f} bits a symbol.",
+        *_worth(rows, records.get("none", ())),
+    ]
+
+
+def _worth(rows: Sequence[Record], without: Sequence[Record]) -> list[str]:
+    """What vectors are worth where the other weights learn to do without them, beside what leaving them out costs."""
+    own = {record.seed: record.metric("valid_bits") for record in rows}
+    gaps = [record.metric("valid_bits") - own[record.seed] for record in without if record.seed in own]
+    if not gaps:
+        return ["What a model costs that was trained without them: no records of the same seeds yet."]
+    more = "more" if fmean(gaps) >= 0 else "less"
+    return [
+        f"That is not what they are worth. A model as deep that was trained without any costs {abs(fmean(gaps)):.3f} "
+        f"bits {more} (mean over {len(gaps)} pairs of the same seed).",
+        "The other weights of a model with vectors were trained beside them and stand, without them, where training "
+        "never put them: the larger number says how much the model leans on its vectors, not what they add.",
+    ]
 
 
 def start_words(records: Records) -> list[str]:
@@ -321,12 +357,23 @@ def tried_words(records: Records) -> list[str]:
     return lines
 
 
-def speed_tables(found: Sequence[Speed]) -> Html:
-    """The benchmark of this chapter, if it was measured."""
-    tables = [speed_table(result) for result in of_benchmark(found, "all_attention")]
-    if not tables:
-        return Html('<p class="attn-note">Not measured yet.</p>', "Not measured yet.")
-    return Html("".join(table.html for table in tables), "\n\n".join(table.text for table in tables))
+def speed_missed(found: Sequence[Speed]) -> list[str]:
+    """The figures of the benchmark that are not reached, in sentences."""
+    return missed_words(found, "all_attention", {"time": _thin_products})
+
+
+def _thin_products(figure: Figure) -> str:
+    """Why vectors take longer than a feed-forward layer of as many multiplications, as a clause."""
+    factors = []
+    for row in figure.rows:
+        ours = row["variants"][0]["seconds"]
+        attention, layer = (variant(row, name)["seconds"] for name in ("attention", "feed-forward"))
+        factors.append(f"{(ours - attention) / layer:.1f}")
+    return (
+        f"vectors add to attention {' and '.join(dict.fromkeys(factors))} times what a feed-forward layer of as many "
+        "multiplications takes; matrix products are as narrow as a head, the backward pass computes the weights once "
+        "more, and a token takes N exponentials in every head where that layer takes N maxima"
+    )
 
 
 def spans_words(records: Records) -> str:
@@ -343,11 +390,13 @@ def spans_words(records: Records) -> str:
 
 
 def contexts_table(record: Record | None, *, layers: Sequence[int] = (0, -1), per_layer: int = 4) -> Html:
-    """Where the most used vectors of some layers get most weight: the symbols up to the query."""
+    """Where the most used vectors of some layers get most weight: the symbols up to the query, and whose text it is."""
+    seed = "" if record is None else f", seed {record.seed}"
     grid = Grid(
-        plain("Most used vectors and where they get most weight"),
+        plain(f"Most used vectors and where they get most weight{seed}"),
         ["Vector", "Mean weight", "Symbols up to the query"],
     )
+    grid.notes = [linked(origin_words(record))]
     kept = {} if record is None else record.artifact()
     if "top_places" in kept and "symbols" in kept:
         shares = kept["symbol_count"] / kept["symbol_count"].sum()

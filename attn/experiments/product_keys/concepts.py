@@ -3,15 +3,18 @@ own scale."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import log2
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from attn.experiments.product_keys.runs import PAPER
+from attn.experiments.product_keys.inside import search_multiplications
+from attn.experiments.product_keys.runs import MODELS, PAPER
 from attn.experiments.product_keys.tables import printed_memory
 from attn.experiments.product_keys.workloads import TrunkConfig, build_model, memories
 from attn.kernels.product_keys import winning_pairs
@@ -24,6 +27,7 @@ from attn.product_keys import (
     usage,
 )
 from attn.reproduction.facts import load_papers
+from attn.transformer import FeedForward
 
 # --- the search ------------------------------------------------------------------------------------------------
 
@@ -113,24 +117,112 @@ def counted_facts() -> list[Counted]:
         )
         for row in facts.table("table2_batchnorm").rows
     ]
-    for row, key_dim in zip(facts.exact_fact("memory_params")["values"], (512, 256), strict=True):
-        memory = printed_memory(d_model=1024, n_keys=512, key_dim=key_dim)
-        count = sum(parameter.numel() for parameter in memory.parameters())
+    for row in facts.exact_fact("memory_params")["values"]:
+        found += _counted_parameters(row)
+    for row in facts.exact_fact("most_values")["values"]:
+        memory = printed_memory(d_model=row["d"], n_keys=row["n_keys"])
         found.append(
             Counted(
-                f"parameters of a memory: 512^2 slots, width 1024, queries of {key_dim}", row["total"], count
+                f"values of a memory: {row['n_keys']}^2 slots, width {row['d']}",
+                row["values"],
+                memory.values.numel(),
             )
         )
-    large = printed_memory(d_model=1024, n_keys=1024)
-    found.append(Counted("values of a memory: 1024^2 slots, width 1024", 1024**3, large.values.numel()))
-    (row,) = facts.exact_fact("search_cost")["values"]
-    cost = search_cost(n_keys=512, key_dim=512, topk=32)
-    found += [
-        Counted("multiply-accumulates of a search by halves", row["product"], cost.product),
-        Counted("sums of pairs after it", row["sums"], cost.sums),
-        Counted("multiply-accumulates of a search through all keys", row["flat"], cost.flat),
-    ]
+    for row in facts.exact_fact("feed_forward_params")["values"]:
+        what = f"parameters of the feed-forward layer that a memory replaces, width {row['d']}"
+        found.append(Counted(what, row["total"], _count(printed_feed_forward(row["d"]).parameters())))
+    for row in facts.exact_fact("search_cost")["values"]:
+        cost = search_cost(n_keys=row["n_keys"], key_dim=row["d_q"], topk=row["k"])
+        found += [
+            Counted("multiply-accumulates of a search by halves", row["product"], cost.product),
+            Counted("sums of pairs after it", row["sums"], cost.sums),
+            Counted("multiply-accumulates of a search through all keys", row["flat"], cost.flat),
+            Counted("the latter over those by halves", row["ratio"], cost.flat // cost.product),
+        ]
     return found
+
+
+def _counted_parameters(row: Mapping[str, Any]) -> list[Counted]:
+    """The parts of one memory of the facts, and their sum."""
+    memory = printed_memory(d_model=row["d"], n_keys=row["n_keys"], n_heads=row["heads"], key_dim=row["d_q"])
+    parts = {
+        "values": ("values", [memory.values]),
+        "subkeys": ("sub-keys", memory.keys.parameters()),
+        "query": ("the queries' linear map", memory.query.linear.parameters()),
+        "batch_norm": ("batch norm", memory.query.norm.parameters()),
+        "total": ("all", memory.parameters()),
+    }
+    where = f"parameters of a memory, {row['n_keys']}^2 slots, width {row['d']}, queries of {row['d_q']}"
+    return [Counted(f"{where}: {label}", row[part], _count(of)) for part, (label, of) in parts.items()]
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def printed_feed_forward(d_model: int) -> FeedForward:
+    """The sub-layer that a memory takes the place of, without numbers."""
+    with torch.device("meta"):
+        return FeedForward(d_model=d_model, d_ff=4 * d_model)
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A memory in the place of a feed-forward sub-layer, at one width.
+
+    Attributes:
+        d_model: the width.
+        n_slots: of the memory.
+        gained: parameters that the model has more.
+        memory, feed_forward: multiply-accumulates of each for a token.
+    """
+
+    d_model: int
+    n_slots: int
+    gained: int
+    memory: int
+    feed_forward: int
+
+
+def replaced() -> list[Replaced]:
+    """What a memory of the paper's size adds and costs in place of a feed-forward sub-layer, at each printed width."""
+    found = []
+    for d_model in sorted({model.dim for model in MODELS.values()}):
+        # the plain version's products are all seen by the counter, the values' sums included
+        memory = printed_memory(d_model=d_model, fused=False)
+        layer = printed_feed_forward(d_model)
+        gained = _count(memory.parameters()) - _count(layer.parameters())
+        costs = [_token_cost(part, d_model) for part in (memory, layer)]
+        found.append(Replaced(d_model, memory.n_slots, gained, *costs))
+    return found
+
+
+def _token_cost(layer: nn.Module, d_model: int, *, n_tokens: int = 2) -> int:
+    """Multiply-accumulates for a token of a layer that holds no numbers, counted as it runs."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer.eval()(torch.empty(1, n_tokens, d_model, device="meta"))
+    return counter.get_total_flops() // 2 // n_tokens
+
+
+class Growth(NamedTuple):
+    """Exponents with which the multiplications of a search grow."""
+
+    n_keys: float  # with sqrt(K)
+    key_dim: float  # with the width of a query
+    topk: float
+
+
+def search_growth(*, flat: bool, n_keys: int = 16, key_dim: int = 8, topk: int = 4) -> Growth:
+    """Exponents of a search's cost over sizes that are doubled one by one, its products counted as it searches."""
+
+    def cost(**changes: int) -> float:
+        sizes = {"n_keys": n_keys, "key_dim": key_dim, "topk": topk} | changes
+        memory = printed_memory(d_model=2, n_heads=1, flat=flat, **sizes)
+        return search_multiplications(memory, torch.empty(2, 1, sizes["key_dim"], device="meta"))
+
+    base = cost()
+    doubled = {"n_keys": 2 * n_keys, "key_dim": 2 * key_dim, "topk": 2 * topk}
+    return Growth(**{name: log2(cost(**{name: size}) / base) for name, size in doubled.items()})
 
 
 def needed_sums(topk: int) -> int:

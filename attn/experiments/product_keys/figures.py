@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import log
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -187,21 +188,24 @@ def _microseconds(record: Record) -> float:
     return 1e6 / record.data["run"]["units_per_second"]
 
 
-def speed(groups: Mapping[str, Seeds]) -> Figure | None:
+def speed(groups: Mapping[str, Seeds], rates: Mapping[str, float]) -> Figure | None:
     """Speed of inference against perplexity: up and to the left is better.
 
-    Every seed is a small mark; a large one stands at the mean perplexity and the speed of the fastest seed.
+    Every seed is a small mark, a large one stands at the mean perplexity.
+
+    Args:
+        groups: by model.
+        rates: tokens a second by model, all from one run of the benchmark; models without one are left out.
     """
-    if _empty(groups):
+    there = {name: seeds for name, seeds in groups.items() if seeds and name in rates}
+    if not there:
         return None
     drawing, axes = figure(width=_PHONE, height=4.2)
-    there = {name: seeds for name, seeds in groups.items() if seeds}
     for (name, seeds), colour, marker in zip(there.items(), _cycle(_SERIES, len(there)),
                                              _cycle(_MARKERS, len(there)), strict=True):  # fmt: skip
-        pairs = [(perplexity(record), record.metric("inference_tokens_per_second")) for record in seeds]
-        axes.plot(*zip(*pairs, strict=True), marker, color=colour, markersize=3, alpha=0.5, linestyle="")
-        whole = np.mean(pairs, axis=0)[0], np.max(pairs, axis=0)[1]
-        axes.plot(*whole, marker, color=colour, markersize=7, linestyle="", label=name)
+        costs, rate = [perplexity(record) for record in seeds], rates[name]
+        axes.plot(costs, [rate] * len(costs), marker, color=colour, markersize=3, alpha=0.5, linestyle="")
+        axes.plot(np.mean(costs), rate, marker, color=colour, markersize=7, linestyle="", label=name)
     axes.set(xlabel=_PERPLEXITY, ylabel="tokens a second, inference", ylim=(0, 1.08 * axes.dataLim.y1))
     legend_below(drawing, axes, n_columns=1)
     return drawing
@@ -212,11 +216,14 @@ def _cycle(items: Sequence[str], count: int) -> list[str]:
 
 
 def usage_curves(groups: Mapping[str, Seeds]) -> Figure | None:
-    """Use of the slots from the most used to the least, and over the two codebooks, of the first record of each."""
+    """Use of the slots from the most used to the least, and over the two codebooks, of the first record of each.
+
+    Records with too few look-ups a slot are left out.
+    """
     there = {
         name: (arrays, min(seeds[0].data["config"]["model"]["memories"]))
         for name, seeds in groups.items()
-        if seeds and (arrays := seeds[0].artifact())
+        if seeds and use(seeds[0], "usage") is not None and (arrays := seeds[0].artifact())
     }
     if not there:
         return None
@@ -230,7 +237,7 @@ def usage_curves(groups: Mapping[str, Seeds]) -> Figure | None:
     for panel, (name, (arrays, layer)) in zip(panels[1:], there.items(), strict=True):
         weights = np.log1p(arrays[f"map_layer{layer}"].astype(float))
         panel.imshow(weights, cmap=WEIGHTS_MAP, vmin=0, aspect="equal")
-        panel.set(title=name, xticks=[], yticks=[], xlabel="right sub-keys", ylabel="left sub-keys")
+        panel.set(title=fill(name, 24), xticks=[], yticks=[], xlabel="right sub-keys", ylabel="left sub-keys")
         panel.spines[:].set_visible(True)
     legend_below(drawing, panels[0])
     return drawing

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from math import log
 from statistics import fmean
 from typing import Any
 
-from attn.experiments.product_keys.concepts import counted_facts, multiplications
+import numpy as np
+
+from attn.data import registry
+from attn.experiments.product_keys.concepts import counted_facts, multiplications, replaced
 from attn.experiments.product_keys.inside import short_list
 from attn.experiments.product_keys.runs import (
     BASE,
@@ -20,17 +24,21 @@ from attn.experiments.product_keys.runs import (
     TOPK,
     WITHOUT,
     n_parameters,
+    trunk,
 )
-from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity
+from attn.experiments.product_keys.speeds import listed, time_ratios
+from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity, use
+from attn.experiments.product_keys.texts import OWN
 from attn.experiments.product_keys.workloads import TextRunConfig
 from attn.reproduction.experiment import Chapter
 from attn.reproduction.facts import load_papers
-from attn.reproduction.grid import BLANK, Cell, Grid, Html, plain
+from attn.reproduction.grid import BLANK, Cell, Grid, Html, linked, plain
 from attn.reproduction.records import Record
-from attn.reproduction.speed import Speed, of_benchmark, reached, speed_table
+from attn.reproduction.speed import Speed
 
 Seeds = Sequence[Record]
 _NONE_YET = ["No records yet."]
+_NOT_TIMED = "The time of a forward pass is not measured yet."
 _NOTHING = Html('<p class="attn-note">No records yet.</p>', "No records yet.")
 
 
@@ -41,6 +49,16 @@ def counted_table() -> Html:
         equal = "✓ yes" if item.stated == item.counted else "✗ no"
         grid.add([plain(item.what), plain(f"{item.stated:,}"), plain(f"{item.counted:,}"), plain(equal)])
     return grid.render()
+
+
+def replaced_words() -> list[str]:
+    """What a memory adds and costs in the place of a feed-forward layer, at the paper's widths, in a sentence each."""
+    return [
+        f"Width {item.d_model:,}: a memory of {item.n_slots:,} slots in the place of a feed-forward layer adds "
+        f"{item.gained:,} parameters, those of the layer taken off, and costs {item.memory:,} multiply-adds a token, "
+        f"{item.memory / item.feed_forward:.2f} times the {item.feed_forward:,} of the layer."
+        for item in replaced()
+    ]
 
 
 # --- models that stand for printed ones ----------------------------------------------------------------------------
@@ -72,25 +90,69 @@ def stand_in_words(chapter: Chapter, *, profile: str = "cpu") -> list[str]:
     ]
 
 
+# --- the texts -------------------------------------------------------------------------------------------------
+
+
+def data_table() -> Html:
+    """What the language models read, by profile: sizes, source and licence."""
+    columns = ["Profile", "Text", "Subwords", "Training", "Validation", "Test", "Source", "Licence"]
+    grid = Grid(plain("Texts of the language models; sizes in bytes from the start of each split"), columns)
+    for profile, budget in load_papers()[PAPER].budgets["text"].items():
+        text = budget["text"]
+        title, licence, home = _origin(text["corpus"])
+        sizes = [_size(text[f"{split}_size"]) for split in ("train", "valid", "test")]
+        if short := budget["small_text"].get("train_size"):
+            sizes[0] += f"; {_size(short)} where a short text is read many times"
+        grid.add(
+            [linked(cell) for cell in (profile, title, f"{text['vocab_size']:,}", *sizes, home, licence)]
+        )
+    grid.notes = [
+        plain("Facts to be recalled are drawn by a program: they have no source, and need no licence.")
+    ]
+    return grid.render()
+
+
+def _size(size: int | None) -> str:
+    return "all" if size is None else f"first {size:,}"
+
+
+def _origin(corpus: str) -> tuple[str, str, str]:
+    """Title, licence and home of a text; a stand-in for the paper's is called one."""
+    if corpus == OWN:
+        return "a text of your own", "that of your text", BLANK
+    found = registry.get(corpus)
+    return f"{found.title}, in the place of the paper's news articles", found.licence, found.home
+
+
+def extract_words() -> str:
+    """How many values a memory at profile gpu has for each word of the text that is read there, a sentence."""
+    budget = load_papers()[PAPER].budgets["text"]["gpu"]
+    model, corpus = trunk(MODELS[BASE], budget), registry.get(budget["text"]["corpus"])
+    n_values = model.memory.n_keys**2 * model.d_model
+    n_words = int(re.search(r"([\d,]+) words", corpus.about)[1].replace(",", ""))
+    return (
+        f"At gpu, a memory has {n_values:,} values: {n_values / n_words:.0f} for each of the {n_words:,} words of "
+        f"{corpus.title}."
+    )
+
+
 # --- baselines -------------------------------------------------------------------------------------------------
 
 
 def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: str = "cpu") -> Html:
     """Models beside each other: what they have, what they cost and what they reach, by experiment."""
     columns = ["Model", "Parameters", "Multiply-adds a token", "Test perplexity", "Bits per byte",
-               "Perplexity on training text", "Tokens a second, inference"]  # fmt: skip
+               "Perplexity on training text"]  # fmt: skip
     grid = Grid(plain(f"Models of profile {profile}, means over seeds"), columns)
     for experiment, seeds in records.items():
         config = chapter.experiment(experiment).config(profile)
         parameters, cost = _sizes(config)
         metrics = {"perplexity_test": ".1f", "bits_per_byte_test": ".3f", "perplexity_train": ".1f"}
         means = [_mean(seeds, name, form) for name, form in metrics.items()]
-        speed = f"{_fastest(seeds):,.0f}" if seeds else BLANK
         label = stand_in(chapter, experiment, profile=profile)
-        grid.add([plain(text) for text in (label, f"{parameters:,}", f"{cost:,}", *means, speed)])
+        grid.add([plain(text) for text in (label, f"{parameters:,}", f"{cost:,}", *means)])
     grid.notes = [
         plain("Multiply-adds: products of a forward pass and the sums of values; attention scores left out."),
-        plain("Tokens a second are those of the fastest seed, on a machine that other runs share."),
     ]
     return grid.render()
 
@@ -106,43 +168,40 @@ def _mean(seeds: Seeds, metric: str, form: str) -> str:
     return format(fmean(record.metric(metric) for record in seeds), form) if seeds else BLANK
 
 
-def _fastest(seeds: Seeds) -> float:
-    """Tokens a second of a forward pass in the seed that was disturbed least."""
-    return max(record.metric("inference_tokens_per_second") for record in seeds)
-
-
 def cost_words(
-    chapter: Chapter, records: Mapping[str, Seeds], without: str, other: str, *, profile: str = "cpu"
+    chapter: Chapter, found: Sequence[Speed], without: str, other: str, *, profile: str = "cpu"
 ) -> list[str]:
-    """Arithmetic and time of a model beside those of the same model without a memory, in a sentence."""
-    if not (records.get(without) and records.get(other)):
-        return _NONE_YET
+    """Arithmetic and time of a model beside those of the same model without a memory, in sentences."""
     costs = [_sizes(chapter.experiment(name).config(profile))[1] for name in (other, without)]
-    speeds = [_fastest(records[name]) for name in (other, without)]
     labels = [stand_in(chapter, name, profile=profile) for name in (other, without)]
-    arithmetic, time = costs[0] / costs[1], speeds[1] / speeds[0]
-    counts = [len(records[name]) for name in (other, without)]
-    words = (
-        f"{labels[0]}: {arithmetic:.2f} times the multiply-adds a token of {labels[1]}, and {time:.2f} times the time "
-        f"of a forward pass (fastest seed of {counts[0]} and of {counts[1]})."
-    )
-    if time > arithmetic:
-        words += " Finding the highest scores and fetching rows take time that multiply-adds do not count."
-    return [words]
+    arithmetic = costs[0] / costs[1]
+    times = time_ratios(found, *labels)
+    lines = [f"{labels[0]}: {arithmetic:.2f} times the multiply-adds a token of {labels[1]}."]
+    if not times:
+        return [*lines, _NOT_TIMED]
+    lines.append(f"Time of a forward pass beside that model: {listed(times)}.")
+    if min(times.values()) > arithmetic:
+        lines.append(
+            "Finding the highest scores and fetching rows take time that multiply-adds do not count."
+        )
+    return lines
 
 
-def depth_words(chapter: Chapter, records: Mapping[str, Seeds], shallow: str, deep: str) -> list[str]:
-    """The model with a memory beside the deeper one without, in sentences."""
+def depth_words(
+    chapter: Chapter, records: Mapping[str, Seeds], found: Sequence[Speed], shallow: str, deep: str
+) -> list[str]:
+    """The model with a memory beside the deeper one without, in sentences; nothing of a time that was not measured."""
+    labels = [stand_in(chapter, name) for name in (shallow, deep)]
+    times = time_ratios(found, *labels)
+    said = [f"Its time of a forward pass beside the deeper model's: {listed(times)}."] if times else []
     if not (records.get(shallow) and records.get(deep)):
-        return ["Beside the model of twice the depth: no records yet."]
+        return [f"{labels[0]}, beside {labels[1]}: no records of both yet.", *said]
     costs = [fmean(map(perplexity, records[name])) for name in (shallow, deep)]
-    speeds = [_fastest(records[name]) for name in (shallow, deep)]
     order = "less" if costs[0] < costs[1] else "more"
     return [
-        f"The shallow model with a memory, {stand_in(chapter, shallow)}, has a test perplexity of {costs[0]:.1f}, "
-        f"{order} than the {costs[1]:.1f} of the model of twice the depth without, {stand_in(chapter, deep)}, and "
-        f"reads {speeds[0] / speeds[1]:.2f} times as many tokens a second "
-        "(fastest seed of each)."
+        f"The shallow model with a memory, {labels[0]}, has a test perplexity of {costs[0]:.1f}, {order} than the "
+        f"{costs[1]:.1f} of the model of twice the depth without, {labels[1]}.",
+        *said,
     ]
 
 
@@ -190,35 +249,38 @@ def _use_cells(seeds: Seeds) -> list[Cell]:
     return [plain(f"{lookups:.0f}"), plain(f"{mean('usage'):.1f}"), *(plain(f"{x:.2f}") for x in numbers)]
 
 
-def words_table(seeds: Seeds) -> Html:
-    """Slots that are read for few words, of the first record that kept them."""
+def words_table(chapter: Chapter, records: Mapping[str, Seeds]) -> Html:
+    """Slots that are read for few words, of the first experiment with a record that kept them.
+
+    Args:
+        chapter: its declaration.
+        records: by experiment, the most wanted first.
+    """
+    for experiment, seeds in records.items():
+        for record in seeds:
+            if arrays := record.artifact():
+                return _words_table(f"{stand_in(chapter, experiment)}, seed {record.seed}", record, arrays)
+    return _NOTHING
+
+
+def _words_table(label: str, record: Record, arrays: Mapping[str, np.ndarray]) -> Html:
+    config = record.data["config"]
+    layer, n_keys = min(config["model"]["memories"]), config["model"]["memory"]["n_keys"]
     grid = Grid(
-        plain("Slots that fire for few words"),
+        plain(f"Slots that fire for few words: {label}, memory in layer {layer}"),
         ["Slot", "Left and right sub-key", "Words, share of its reads"],
     )
-    for record in seeds:
-        arrays = record.artifact()
-        if arrays:
-            layer, n_keys = (
-                min(record.data["config"]["model"]["memories"]),
-                record.data["config"]["model"]["memory"]["n_keys"],
-            )
-            rows = zip(
-                *(arrays[f"{name}_layer{layer}"] for name in ("slots", "words", "shares")), strict=True
-            )
-            for slot, words, shares in rows:
-                said = ", ".join(
-                    f"{_word(w)} {s:.0%}" for w, s in zip(words, shares, strict=True) if s >= 0.005
-                )
-                place = f"{slot // n_keys}, {slot % n_keys}"
-                grid.add([plain(slot), plain(place), plain(said)])
-            break
-    if not grid.rows:
-        return _NOTHING
+    for slot, words, shares in zip(
+        *(arrays[f"{name}_layer{layer}"] for name in ("slots", "words", "shares")), strict=True
+    ):
+        said = ", ".join(f"{_word(w)} {s:.0%}" for w, s in zip(words, shares, strict=True) if s >= 0.005)
+        grid.add([plain(slot), plain(f"{slot // n_keys}, {slot % n_keys}"), plain(said)])
+    title, licence, _ = _origin(config["text"]["corpus"])
     grid.notes = [
         plain(
             "Counted is, for each head and token, the slot of the highest weight. A dot marks a space before a piece."
-        )
+        ),
+        linked(f"Words: {title}. Licence: {licence}"),
     ]
     return grid.render()
 
@@ -227,18 +289,20 @@ def _word(piece: str) -> str:
     return str(piece).replace("\u2581", "·")
 
 
-def search_words(seeds: Seeds) -> list[str]:
-    """Whether searches of trained memories were exact."""
-    if not seeds:
-        return _NONE_YET
-    exact = fmean(memory_metric(record, "search_exact") for record in seeds)
-    short = fmean(memory_metric(record, "short_search_exact") for record in seeds)
-    topk = seeds[0].data["config"]["model"]["memory"]["topk"]
-    return [
-        f"On queries of {len(seeds)} trained memories, {exact:.4%} of the searches by halves find the k highest "
-        f"scores of all slots. A search that keeps only {short_list(topk)} of {topk} candidates of each half finds them "
-        f"in {short:.1%}."
-    ]
+def search_words(records: Mapping[str, Seeds]) -> list[str]:
+    """Whether searches of trained memories were exact, in a sentence for each label with records."""
+    lines = []
+    for label, seeds in records.items():
+        if seeds:
+            exact = fmean(memory_metric(record, "search_exact") for record in seeds)
+            short = fmean(memory_metric(record, "short_search_exact") for record in seeds)
+            topk = seeds[0].data["config"]["model"]["memory"]["topk"]
+            count = f"{len(seeds)} run{'s' * (len(seeds) > 1)}"
+            lines.append(
+                f"{label}, {count}: {exact:.4%} of the searches by halves find the k highest scores of all slots, "
+                f"{short:.1%} with only {short_list(topk)} of {topk} candidates of each half."
+            )
+    return lines or _NONE_YET
 
 
 def facts_words(records: Mapping[str, Seeds]) -> list[str]:
@@ -286,6 +350,19 @@ def memorising_words(records: Mapping[str, Seeds]) -> list[str]:
     return lines or _NONE_YET
 
 
+def place_words() -> str:
+    """Where the remembered table 3 has its lowest and its highest perplexity, beside "in the middle"."""
+    rows = load_papers()[PAPER].table("table3_position").rows
+    best, worst = (choose(rows, key=lambda row: row["ppl"])["position"] for choose in (min, max))
+    middle = (rows[0]["position"] + rows[-1]["position"]) / 2
+    where = "above" if best > middle else "below" if best < middle else "in"
+    return (
+        f"An account of the paper that this chapter follows has a memory best placed in the middle. Table 3, as "
+        f"remembered, has its lowest perplexity with the memory in layer {best} of {len(rows)}, which is {where} the "
+        f"middle, and its highest in layer {worst} (unverified)."
+    )
+
+
 # --- what did not reproduce ------------------------------------------------------------------------------------
 
 
@@ -306,68 +383,21 @@ def post_norm_words(records: Mapping[str, Seeds]) -> list[str]:
 def usage_words(chapter: Chapter, records: Mapping[str, Seeds]) -> list[str]:
     """How much of their memories models with batch norm use, beside the print's table 2, a sentence each."""
     (row,) = [row for row in load_papers()[PAPER].table("table2_batchnorm").rows if row["n_keys"] == KEYS]
-    lines = []
-    for name, seeds in records.items():
-        if seeds:
-            share, divergence = (fmean(memory_metric(r, metric) for r in seeds) for metric in ("usage", "kl"))
-            slots = seeds[0].data["config"]["model"]["memory"]["n_keys"] ** 2
-            lines.append(
-                f"{stand_in(chapter, name)}: {share:.0f} percent of the {slots:,} slots used, KL {divergence:.1f}, with "
-                f"batch norm; table 2 prints {row['usage_bn']:g} and {row['kl_bn']:g} for {row['row']} slots "
-                "(unverified)."
-            )
+    lines = [
+        f"{stand_in(chapter, name)}: {_usage_text(seeds, row)}" for name, seeds in records.items() if seeds
+    ]
     return lines or ["Usage with batch norm: no records yet."]
 
 
-def missed_words(found: Sequence[Speed]) -> list[str]:
-    """Rows of the benchmark that miss their figure, in a sentence each."""
-    results = of_benchmark(found, "product_keys")
-    if not results:
-        return ["Speed of the layer: not measured yet."]
-    lines = [line for result in results for line in _missed(result)]
-    return lines or ["The layer's benchmark reaches all of its figures."]
-
-
-def _missed(result: Speed) -> Iterator[str]:
-    for row in result.data["rows"]:
-        for variant in row["variants"]:
-            if reached(row, variant) is False:
-                yield (
-                    f"{row['name']}, {row['heap']} heap: {variant['name']} takes {variant['ratio']:.2f} times as long "
-                    f"as the book's layer; {row['goal']['ratio']:g} was to be reached."
-                )
-
-
-def growth_words(found: Sequence[Speed]) -> list[str]:
-    """How a step grows with the number of slots, and which part of that is the search, a sentence for each heap."""
-    lines = []
-    for result in of_benchmark(found, "product_keys"):
-        rows = {(row["heap"], row["name"]): row for row in result.data["rows"]}
-        for heap in dict.fromkeys(heap for heap, _ in rows):
-            pair = [_ends(rows.get((heap, f"{what} over slots"))) for what in ("step", "search")]
-            if all(pair):
-                lines.append(_growth(result.data["environment"]["device"], heap, *pair))
-    return lines or ["Not measured yet."]
-
-
-def _ends(row: Mapping[str, Any] | None) -> tuple[float, float] | None:
-    """Seconds with the fewest and with the most slots; a row begins with the most."""
-    return row and (row["variants"][-1]["seconds"], row["variants"][0]["seconds"])
-
-
-def _growth(device: str, heap: str, step: tuple[float, float], search: tuple[float, float]) -> str:
-    few, many = (1000 * seconds for seconds in step)
+def _usage_text(seeds: Seeds, row: Mapping[str, Any]) -> str:
+    """Usage and divergence of some runs, or that there were too few look-ups to speak of them."""
+    slots = seeds[0].data["config"]["model"]["memory"]["n_keys"] ** 2
+    lookups = fmean(memory_metric(record, "lookups_per_slot") for record in seeds)
+    shares, divergences = ([use(record, name) for record in seeds] for name in ("usage", "kl"))
+    if None in shares:
+        return f"{lookups:.1f} look-ups for each of {slots:,} slots, too few to speak of usage."
     return (
-        f"{device}, {heap} heap: from the fewest to the most slots, a step grows from {few:.1f} to {many:.1f} ms, "
-        f"{many / few:.1f}-fold, and the search in it {search[1] / search[0]:.1f}-fold; the search is "
-        f"{(search[1] - search[0]) / (step[1] - step[0]):.0%} of what is added."
+        f"{fmean(shares):.0f} percent of the {slots:,} slots used, KL {fmean(divergences):.1f}, with batch norm and "
+        f"{lookups:.0f} look-ups a slot; table 2 prints {row['usage_bn']:g} and {row['kl_bn']:g} for {row['row']} slots "
+        "(unverified)."
     )
-
-
-def speed_tables(found: Sequence[Speed]) -> Html:
-    """The benchmark of this chapter, if it was measured."""
-    results = of_benchmark(found, "product_keys")
-    if not results:
-        return Html('<p class="attn-note">Not measured yet.</p>', "Not measured yet.")
-    tables = [speed_table(result) for result in results]
-    return Html("".join(table.html for table in tables), "\n\n".join(table.text for table in tables))

@@ -94,6 +94,11 @@ BASE, WITHOUT, JOINED = "ablation/base", "ablation/none", "ablation/joined"
 POSITION, KEYS, HEADS, TOPK = 5, 512, 4, 32  # of the ablation model
 GROWN_LIKE = "depth/d1024_l12_m1"
 WIDER, DEEPER = "depth/wider", "depth/deeper"
+# Whose forward passes are timed, the first one first, beside what the paper compares it with.
+TIMED = (
+    GROWN_LIKE, "depth/d1024_l12_m0", "depth/d1024_l24_m0", "depth/d1024_l12_m2", "depth/d1024_l16_m0",
+    "depth/d1024_l16_m1", "depth/d1024_l24_m1",
+)  # fmt: skip
 # What a deviation changes: at cpu alone, since the larger profiles do as the paper does.
 POST_NORM, VALUE_RATE = "undone/post_norm", "undone/value_rate"
 
@@ -289,6 +294,19 @@ def _text_experiment(model: PrintedModel) -> Experiment:
 def facts_id(n_facts: int, model: str) -> str:
     """Experiment with so many facts."""
     return f"facts/{n_facts}_{model}"
+
+
+def facts_sizes(n_facts: int, kind: str, *, profile: str = "cpu") -> tuple[int, ...]:
+    """Sub-keys in a codebook of the memories of a kind, "keys" or "flat", that so many facts are trained with."""
+    models = _FACTS.budgets["facts"][profile]["models"][n_facts]
+    sizes = [model.removeprefix(kind) for model in models if model.startswith(kind)]
+    return tuple(sorted(int(size) for size in sizes if size.isdigit()))
+
+
+def facts_amounts(model: str, *, profile: str = "cpu") -> tuple[int, ...]:
+    """Numbers of facts that a model is trained with."""
+    models = _FACTS.budgets["facts"][profile]["models"]
+    return tuple(sorted(n_facts for n_facts, its in models.items() if model in its))
 
 
 def _facts_trunk(model: str, budget: Mapping[str, Any]) -> TrunkConfig:

@@ -18,7 +18,7 @@ from attn.evaluation.text import text_bits
 from attn.experiments.product_keys import inside
 from attn.experiments.product_keys.texts import load, words
 from attn.language_model import LanguageModel, Stack, State, Vocabulary
-from attn.product_keys import ProductKeyMemory, split_parameters
+from attn.product_keys import ProductKeyMemory, check_room, split_parameters
 from attn.reproduction.experiment import Metric, Outcome
 from attn.training.config import TrainingConfig
 from attn.training.language_model import SequenceWorkload
@@ -137,6 +137,12 @@ def parameter_groups(model: nn.Module, value_lr: float) -> list[dict[str, Any]]:
     return [{"params": dense}, *([{"params": values, **table}] if values else [])]
 
 
+def _moved(model: LanguageModel, device: torch.device) -> LanguageModel:
+    """The model on its device; one whose memories have no room there is refused in a sentence."""
+    check_room(model, device)
+    return model.to(device)
+
+
 # --- a language model ----------------------------------------------------------------------------------------
 
 
@@ -169,7 +175,7 @@ class MemoryTextWorkload(TextWorkload):
         set_seed(seed)
         model = build_model(config.model, vocab_size=text.vocab_size, max_len=config.block)
         super().__init__(
-            model=model.to(device), text=text, n_rows=config.n_rows, block=config.block, seed=seed,
+            model=_moved(model, device), text=text, n_rows=config.n_rows, block=config.block, seed=seed,
             evaluation_rows=config.evaluation_rows,
         )  # fmt: skip
 
@@ -278,7 +284,7 @@ class FactsWorkload(SequenceWorkload):
         max_len = self.task.facts_per_sequence * self.task.fact_len - 1
         model = build_model(config.model, vocab_size=self.task.vocab_size, max_len=max_len)
         super().__init__(
-            model=model.to(device), draw=self.task.sample, batch_size=config.training.batch_size, seed=seed,
+            model=_moved(model, device), draw=self.task.sample, batch_size=config.training.batch_size, seed=seed,
             validation=self.task.all_facts().split(_AT_ONCE),
         )  # fmt: skip
 
