@@ -17,16 +17,11 @@ from attn.attention import (
     sinusoidal_positions,
 )
 from tests.attention import reference
+from tests.exact import DOUBLE, gradients, random
 
-DOUBLE = torch.float64
 # float64 against float64: only the order of sums differs
 EXACT = {"rtol": 1e-11, "atol": 1e-13}
 LOW = [torch.float16, torch.bfloat16]
-
-
-def random(*shape, seed=0, dtype=DOUBLE):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=DOUBLE).to(dtype)
 
 
 def random_mask(*shape, seed=0, share=0.6):
@@ -46,12 +41,6 @@ def filled(module, seed=0, scale=0.4):
 
 def assert_equal(found, expected):
     torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), **EXACT)
-
-
-def gradients(outputs, inputs):
-    """Of a sum with weights by formula, so that no two entries count the same."""
-    weights = torch.linspace(-1, 1, outputs.numel(), dtype=DOUBLE).view(outputs.shape).to(outputs.dtype)
-    return torch.autograd.grad((outputs * weights).sum(), inputs)
 
 
 paths = pytest.mark.parametrize("need_weights", [False, True], ids=["fused", "plain"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attn.experiments.transformer import claims
-from attn.experiments.transformer.claims import AT_BEST, CLAIMS, on_plateau
+from attn.experiments.transformer.claims import AT_BEST, CLAIMS, WITHOUT_RULE, on_plateau
 from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, row_id, table3_rows
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.facts import load_papers
@@ -82,6 +82,21 @@ def test_one_row_on_the_plateau_in_one_seed_leaves_a_claim_untested(claim):
             and f"seed 1 of {name} ends on the plateau, at 0.74 nats" in found.reason
         )
         assert found.estimate is None
+
+
+def test_without_the_rule_a_row_on_the_plateau_is_judged_by_the_same_tests():
+    assert [claim.id for claim in WITHOUT_RULE] == [claim.id for claim in TRAINED]
+    records = runs(**GENERATED)
+    for record in records:
+        if record.key[1] == "table3/n_8":
+            record.data["metrics"]["perplexity"]["value"] = 2.1
+    with_rule, without = (
+        {claim.id: verdict(claim, records).verdict for claim in which} for which in (TRAINED, WITHOUT_RULE)
+    )
+    assert with_rule["c3_layers_8"] == NOT_TESTED and without["c3_layers_8"] == FAILS
+    assert {name for name in without if without[name] != with_rule[name]} == {"c3_layers_8"}
+    poor = runs({"base": (40.0, 2.0), "d_model_256": (30.0, 2.0)})
+    assert {verdict(claim, poor).verdict for claim in WITHOUT_RULE} == {NOT_TESTED}, "the control stays"
 
 
 def test_a_row_that_a_claim_does_not_compare_may_stay_on_the_plateau():

@@ -9,13 +9,12 @@ import torch
 from attn.attention import MultiHeadAttention, sinusoidal_positions
 from attn.experiments.transformer import concepts
 from attn.experiments.transformer.concepts import KINDS, RecallBudget
+from attn.experiments.transformer.runs import PAPER
+from attn.reproduction.facts import load_papers
+from tests.exact import DOUBLE, random
 
-DOUBLE = torch.float64
 TINY = RecallBudget(max_updates=1, n_test=16)
-
-
-def random(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=DOUBLE)
+FACTS = load_papers()[PAPER]
 
 
 # --- the factor 1 / sqrt(d_k) -------------------------------------------------------------------------------
@@ -178,12 +177,15 @@ def test_an_unknown_kind_is_refused():
 
 
 def test_schedules_peak_at_the_end_of_the_warm_up():
-    steps, curves = concepts.schedule_curves(10_000, every=500)
-    assert (steps[0], steps[-1]) == (500, 10_000)
-    for name, peak in (("base", 6.988e-4), ("big", 4.941e-4)):
-        assert steps[curves[name].argmax()] == 4000 and curves[name].max() == pytest.approx(peak, rel=1e-3)
+    settings = concepts.schedules(FACTS.recipe)
+    steps, curves = concepts.schedule_curves(settings, max_steps=20_000, every=500)
+    assert (steps[0], steps[-1]) == (500, 20_000)
+    for name, peak in FACTS.exact_fact("lr_peak")["values"].items():
+        assert steps[curves[name].argmax()] == 4000 and curves[name].max() == pytest.approx(peak, rel=1e-4)
     assert curves["base"][0] == pytest.approx(512**-0.5 * 500 * 4000**-1.5)
-    assert curves["base"][-1] == pytest.approx(512**-0.5 * 10_000**-0.5)
+    assert curves["base"][-1] == pytest.approx(512**-0.5 * 20_000**-0.5)
+    longer = curves["base, warm-up 16000"]
+    assert steps[longer.argmax()] == 16_000 and longer.max() == pytest.approx(curves["base"].max() / 2)
 
 
 @pytest.mark.parametrize("widths", [{}, {"head_dim": 5, "value_dim": 3}])

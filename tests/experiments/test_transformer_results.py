@@ -231,10 +231,15 @@ def test_norms_are_told_apart():
 
 def test_a_trial_is_told_from_its_record():
     assert results.trial_words(None) == "The trial has no record yet."
-    tried = record("wmt14_sample_en_de/base", 0, perplexity_at_the_end=900.0, bleu_test=0.04)
+    tried = record(
+        "wmt14_sample_en_de/base", 0, perplexity_at_the_end=900.0, perplexity=1234.0, bleu_test=0.04
+    )
     tried.data["config"] = {"training": {"batch_size": 2500}, "corpus": {"n_test": 50}}
     words = results.trial_words(tried)
     assert (
         "updates of 2,500 tokens in 1 process," in words
-        and "from 50 to 900; BLEU 0.0 on 50 sentences" in words
+        and "from 50 to 900 with the weights after the last update." in words
+    )
+    assert (
+        "mean weights of the last snapshots have a perplexity of 1,234; with these, BLEU 0.0 on 50" in words
     )

@@ -207,6 +207,54 @@ def test_the_sizes_that_the_deviations_speak_of():
     assert replace(trial, head_dim=64, value_dim=64) == printed_model(ROWS["base"])
 
 
+def said(deviation, field="ours"):
+    return next(getattr(d, field) for d in FACTS.deviations if d.id == deviation)
+
+
+def config_of(experiment, profile="cpu"):
+    return BY_ID[experiment].configs[profile]
+
+
+@pytest.mark.parametrize(
+    ("deviation", "number"),
+    [
+        ("batch", lambda config: config.training.batch_size),
+        ("updates", lambda config: config.training.max_steps),
+    ],
+)
+def test_the_batches_and_updates_that_the_deviations_speak_of(deviation, number):
+    """Every run of a task and profile has the number that is said of it, and the paper's own profile the paper's."""
+
+    def of(task, profile):
+        (one,) = {
+            number(e.configs[profile])
+            for e in EXPERIMENTS
+            if e.task.startswith(task) and profile in e.configs
+        }
+        return f"{one:,}"
+
+    for task, where in (("table3", "in table 3"), ("multi30k", "for Multi30k")):
+        assert f"{where} {of(task, 'cpu')} at cpu and {of(task, 'gpu')} at gpu" in said(deviation)
+    assert f"in the trial on pairs of WMT14 {of('wmt14_sample', 'cpu')}" in said(deviation)
+    assert f"{number(config_of('wmt14_en_de/base', 'paper')):,}" in said(deviation, "paper")
+    if deviation == "updates":
+        assert f"{number(config_of('table3/big', 'paper')):,} of the big" in said("updates", "paper")
+
+
+def test_the_other_settings_that_the_deviations_speak_of():
+    captions = [c for e in EXPERIMENTS if e.task.startswith("multi30k") for c in e.configs.values()]
+    (dropout,) = {config.model.dropout for config in captions}
+    assert f"; {dropout:g} for Multi30k" in said("dropout")
+    assert said("dropout", "paper").startswith(f"{printed_model(ROWS['base']).dropout:g} in the base model")
+    (longest,) = {c.corpus.max_length for e in EXPERIMENTS if e.task != "lengths" for c in e.configs.values()}
+    assert f"more than {longest} tokens on a side" in said("long_sentences")
+    entries = FACTS.recipe["tokenisation"]["entries"]
+    assert said("word_pieces", "paper") == f"word pieces, {entries['en_fr']:,}"
+    for pair, n_entries in entries.items():
+        assert config_of(f"wmt14_{pair}/base", "paper").corpus.vocab_size == n_entries
+        assert str(n_entries) in FACTS.recipe["tokenisation"][pair]
+
+
 def test_the_baseline_has_about_as_many_parameters_as_the_transformer():
     for profile in ("cpu", "gpu"):
         sizes = {}
@@ -225,10 +273,10 @@ def test_the_captions_are_as_many_as_the_facts_say():
 
 
 def test_the_paper_s_schedule_peaks_where_it_says():
-    for experiment, peak in (("wmt14_en_de/base", 6.988e-4), ("wmt14_en_de/big", 4.941e-4)):
-        training = BY_ID[experiment].configs["paper"].training
+    for kind, peak in FACTS.exact_fact("lr_peak")["values"].items():
+        training = BY_ID[f"wmt14_en_de/{kind}"].configs["paper"].training
         rates = [learning_rate(training, step) for step in (1, 3999, 4000, 4001, training.max_steps)]
-        assert rates[2] == max(rates) == pytest.approx(peak, rel=1e-3)
+        assert rates[2] == max(rates) == pytest.approx(peak, rel=1e-4)
         assert rates[0] == pytest.approx(peak / 4000, rel=1e-3)
     assert BY_ID["table3/big"].configs["paper"].training.max_steps == 300_000
 

@@ -10,6 +10,7 @@ from attn.experiments.transformer.tables import TABLES, fitted_rows, hardware_fl
 from attn.experiments.transformer.workloads import RecurrentConfig
 from attn.reproduction.facts import load_papers
 from attn.reproduction.scoreboard import agrees
+from attn.reproduction.tables import NOTE
 
 FACTS = load_papers()[PAPER]
 VIEWS = {view.id: view for view in TABLES}
@@ -38,6 +39,24 @@ def test_hardware_seconds_give_every_printed_flop_count_whose_hardware_is_known(
             assert agrees(value, row[column], printed), row["model"]
         else:
             assert row[column] is None or row["model"] == "Deep-Att + PosUnk"
+
+
+def test_a_recomputed_cost_says_what_it_rests_on():
+    rows = {row["model"]: row for row in FACTS.table("table2").rows}
+    notes = {
+        (model, pair): VIEWS["table2"].cells[f"flops_{pair}"].note(row)
+        for model, row in rows.items()
+        for pair in ("en_de", "en_fr")
+    }
+    assert notes["MoE", "en_de"] == "64 K40 for 1 day, GPUs and days from memory"
+    assert notes["ConvS2S", "en_fr"] == "8 M40 for 37 days, GPUs and days from memory"
+    assert notes["GNMT + RL Ensemble", "en_de"] == "8 times the printed number of GNMT + RL"
+    assert notes["Transformer (big)", "en_fr"] == "8 P100 for 3.5 days"
+    assert sum("times the printed number" in (note or "") for note in notes.values()) == 5
+    assert sum("from memory" in (note or "") for note in notes.values()) == 6
+    for (model, pair), note in notes.items():
+        assert (note is None) == (VIEWS["table2"].cells[f"flops_{pair}"].compute(rows[model]) is None)
+        assert note is None or len(note) <= NOTE, "it stands in its cell"
 
 
 def test_hardware_flops_by_hand():

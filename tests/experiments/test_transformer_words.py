@@ -165,6 +165,34 @@ def test_runs_that_were_still_learning_are_counted():
     assert words.unfinished_words({"base": [run("base")]}).endswith("none.")
 
 
+def grid(**ends):
+    """Three seeds of every row of table 3 at a fifth of the printed perplexity, or at another end, a little apart."""
+    return [
+        run(name, seed, end=ends.get(name, 0.2 * row["ppl_dev"]) * (1 + seed / 1e4))
+        for row in table3_rows()
+        for name in (row_id(row),)
+        for seed in range(3)
+    ]
+
+
+def test_the_rule_of_the_plateau_says_when_it_was_set_and_what_it_withholds():
+    assert words.plateau_words(FACTS, []) == "No records yet."
+    none = words.plateau_words(FACTS, grid())
+    assert (
+        none.startswith("The limit is 0.69 nats per subword. Why: ln 2")
+        and "set after the first runs" in none
+    )
+    assert "0 of 26 tests are not judged" in none
+    # 6 layers minus 8 in cost: contradicted at 2.1, held at a better end; the row stands in no other test
+    said = words.plateau_words(FACTS, grid(n_8=2.1))
+    assert said.endswith(
+        "1 of 26 tests are not judged. Without it: 0 would hold; 1 would be contradicted; 0 would be undecided."
+    )
+    # half the layers and less: without the rule they cost more than the base model, as claimed
+    said = words.plateau_words(FACTS, grid(n_2=2.3))
+    assert said.endswith("Without it: 1 would hold; 0 would be contradicted; 0 would be undecided.")
+
+
 def test_best_evaluations_stand_beside_the_last():
     records = {
         "base": [run("base"), run("base", 1)],

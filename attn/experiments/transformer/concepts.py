@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -297,11 +298,21 @@ def recall_by_gap(
 
 # --- Sec. 5.3: learning rate --------------------------------------------------------------------------------
 
-SCHEDULES = {"base": (512, 4000), "big": (1024, 4000), "base, warm-up 16000": (512, 16000)}
+
+def schedules(recipe: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """(d_model, warmup_steps) of the paper's two models, and of the base model with four times the warm-up.
+
+    Args:
+        recipe: of the paper's facts.
+    """
+    warmup = recipe["schedule"]["warmup_steps"]
+    widths = {name: recipe["model"][name]["d_model"] for name in ("base", "big")}
+    settings = {name: (width, warmup) for name, width in widths.items()}
+    return settings | {f"base, warm-up {4 * warmup}": (widths["base"], 4 * warmup)}
 
 
 def schedule_curves(
-    max_steps: int = 100_000, settings: Mapping[str, tuple[int, int]] = SCHEDULES, *, every: int = 100
+    settings: Mapping[str, tuple[int, int]], *, max_steps: int, every: int = 100
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Updates, `every` apart, and the learning rate at each (eq. 3), by the names of (d_model, warmup_steps)."""
     steps = np.arange(every, max_steps + 1, every)

@@ -116,8 +116,10 @@ def trial_words(record: Record | None) -> str:
     return (
         f"Tried: {data['run']['steps']} updates of {data['config']['training']['batch_size']:,} tokens in {processes} "
         f"{'process' if processes == 1 else 'processes'}, {data['run']['parameters'] / 1e6:.1f} million parameters; "
-        f"validation perplexity from {first['perplexity']:,.0f} to {record.metric('perplexity_at_the_end'):,.0f}; BLEU "
-        f"{record.metric('bleu_test'):.1f} on {data['config']['corpus']['n_test']} sentences of newstest2014."
+        f"validation perplexity from {first['perplexity']:,.0f} to {record.metric('perplexity_at_the_end'):,.0f} with "
+        f"the weights after the last update. The mean weights of the last snapshots have a perplexity of "
+        f"{record.metric('perplexity'):,.0f}; with these, BLEU {record.metric('bleu_test'):.1f} on "
+        f"{data['config']['corpus']['n_test']} sentences of newstest2014."
     )
 
 

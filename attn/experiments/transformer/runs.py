@@ -48,7 +48,8 @@ POSITIONS = {
     "sinusoids_shifted": "sinusoids, shifted in training",
     "learned_shifted": "learned positions, shifted in training",
 }
-PRINTED_VOCABULARY = 37_000  # "about 37000 tokens" (Sec. 5.1)
+# "About 37000 tokens" (Sec. 5.1).
+PRINTED_VOCABULARY = load_papers()[PAPER].recipe["tokenisation"]["entries"]["en_de"]
 _TABLE3_COLUMNS = {
     "N": "n_layers", "d_model": "d_model", "d_ff": "d_ff", "h": "n_heads", "d_k": "head_dim", "d_v": "value_dim",
 }  # fmt: skip

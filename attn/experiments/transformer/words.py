@@ -10,7 +10,7 @@ from attn.data import registry
 from attn.experiments.transformer import claims
 from attn.experiments.transformer.corpora import GENERATED
 from attn.experiments.transformer.runs import TASKS, row_id, row_label, table3_rows
-from attn.reproduction.claims import FAILS, Verdict, judge
+from attn.reproduction.claims import FAILS, HOLDS, Verdict, judge
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -107,10 +107,6 @@ def later_table() -> Html:
     return grid.render()
 
 
-# What the lectures say of these two papers. No facts file has it: no print is known that says so.
-_LECTURES = {"edunov2018": ("4.5M", "262M"), "bi2019": "30"}
-
-
 def disagreements() -> str:
     """Where the lectures that the book was written from and its facts give different numbers, in sentences."""
     papers = load_papers()
@@ -119,12 +115,13 @@ def disagreements() -> str:
     sentences = data["monolingual"].partition(";")[0]
     (deep,) = [text for text in agents["agents_in_released_code"].values() if "deep encoder" in text]
     ours = papers["vaswani2017"].recipe["data"]["en_de"]
-    of_pairs, of_sentences = _LECTURES["edunov2018"]
+    lectures = papers["vaswani2017"].exact_fact("lectures")
+    translated, depth = lectures["edunov2018"], lectures["bi2019"]["encoder_layers"]
     return (
-        f"Back-translation: the lectures have {of_pairs} real pairs and {of_sentences} sentences to translate back; the "
-        f"facts, from the authors' code, have {pairs} ({corpus}) and {sentences}. The lectures' pairs may be the "
-        f"{ours['pairs']:,} of {ours['corpus']}, on which the Transformer itself was trained; for the sentences we know "
-        f"no reason. Agents: the lectures have an encoder of {_LECTURES['bi2019']} layers, the released code has "
+        f"Back-translation: the lectures have {translated['pairs']} real pairs and {translated['sentences']} sentences "
+        f"to translate back; the facts, from the authors' code, have {pairs} ({corpus}) and {sentences}. The lectures' "
+        f"pairs may be the {ours['pairs']:,} of {ours['corpus']}, on which the Transformer itself was trained; for the "
+        f"sentences we know no reason. Agents: the lectures have an encoder of {depth} layers, the released code has "
         f"{deep.partition(': ')[2].partition(',')[0]}. Both may be right, since the code differs from the paper. None "
         "of this could be looked up in the papers themselves, and which agents the second has is known from memory and "
         "from the code only."
@@ -279,6 +276,34 @@ def unfinished_words(records: Rows, *, falling: float = 0.05) -> str:
     return (
         f"In {count} of {total} runs perplexity still fell by more than {falling:.0%} between the last two evaluations. "
         f"A seed of these rows ends on the plateau, and no claim about them is judged: {'; '.join(stuck) or 'none'}."
+    )
+
+
+def plateau_words(paper: Paper, records: Sequence[Record]) -> str:
+    """The rule about the plateau: its limit, when it was set, and what the verdicts that it withholds would be.
+
+    Args:
+        paper: the facts, with the limit.
+        records: of the chapter.
+    """
+    runs = [record for record in records if record.key[1].startswith("table3/")]
+    if not runs:
+        return NO_RECORDS
+    margin = paper.margins["plateau_spoken_numbers"]
+    judged, free = (
+        {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
+        for which in (claims.CLAIMS, claims.WITHOUT_RULE)
+    )
+    withheld = [v for name, v in free.items() if v.verdict != judged[name].verdict]
+    counts = {
+        "would hold": sum(v.verdict == HOLDS for v in withheld),
+        "would be contradicted": sum(bool(v.contradicted) for v in withheld),
+        "would be undecided": sum(v.verdict == FAILS and not v.contradicted for v in withheld),
+    }
+    without = "; ".join(f"{count} {name}" for name, count in counts.items())
+    return (
+        f"The limit is {margin['value']:g} {margin['unit']}. Why: {margin['why']}. By this rule {len(withheld)} of "
+        f"{len(judged)} tests are not judged. Without it: {without}."
     )
 
 

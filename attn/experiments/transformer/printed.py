@@ -1,0 +1,141 @@
+"""What chapter 1 says of printed numbers: heads, who is beaten in table 2 and at what cost, and recurrent models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from attn.experiments.transformer.runs import LABELS
+from attn.experiments.transformer.tables import cost_run
+from attn.reproduction.facts import Paper
+from attn.reproduction.grid import Grid, Html, linked, plain
+from attn.reproduction.records import Record
+
+Row = Mapping[str, Any]
+LANGUAGES = {"en_de": "English to German", "en_fr": "English to French"}
+_QUOTED = "quoted"
+
+
+# --- the model -----------------------------------------------------------------------------------------------
+
+
+def heads_words(paper: Paper) -> str:
+    """How many heads the paper's models have, and how wide they are, in a sentence."""
+    models = paper.recipe["model"]
+    said = [
+        f"the {name} model has {sizes['h']} heads, with d_k = d_v = {sizes['d_k']} = {sizes['d_model']} / {sizes['h']}"
+        for name, sizes in ((name, models[name]) for name in ("base", "big"))
+    ]
+    return f"In the paper {'; '.join(said)}."
+
+
+# --- table 2 -------------------------------------------------------------------------------------------------
+
+
+def cost_words(paper: Paper) -> str:
+    """What the recomputed costs of table 2 rest on: this paper, memory, or the print itself, in sentences."""
+    rows = paper.table("table2").rows
+    found = [(row, run) for row in rows for pair in LANGUAGES if (run := cost_run(row, f"flops_{pair}"))]
+    multiples = sum("of" in run for _, run in found)
+    remembered = sum("of" not in run and row.get("kind") == _QUOTED for row, run in found)
+    own = len(found) - multiples - remembered
+    return (
+        f"Of {len(found)} recomputed costs, {own} take GPUs and days from this paper, {remembered} take them from "
+        f"memory, and {multiples} are a multiple of another printed number. Of the last two kinds, equal means that the "
+        "print agrees with what is remembered, or with itself, and no more. "
+        f"{paper.recipe['training_cost']['notes']}"
+    )
+
+
+def comparisons(paper: Paper) -> list[str]:
+    """Who is beaten by each of the paper's models, in BLEU and in cost, a sentence for each language and model."""
+    rows = paper.table("table2").rows
+    own = [row for row in rows if row.get("kind") != _QUOTED]
+    earlier = [row for row in rows if row.get("kind") == _QUOTED]
+    return [
+        f"{language}, {row['model']}: {_bleu(row, earlier, pair)}; {_cost(row, earlier, pair)}."
+        for pair, language in LANGUAGES.items()
+        for row in own
+    ]
+
+
+def _bleu(row: Row, earlier: Sequence[Row], pair: str) -> str:
+    """Whose score a model's is above."""
+    column = f"bleu_{pair}"
+    there = [other for other in earlier if other[column] is not None]
+    won = [other for other in there if other[column] < row[column]]
+    return f"{row[column]:g} BLEU, above {_systems(won, there, 'score')}"
+
+
+def _cost(row: Row, earlier: Sequence[Row], pair: str) -> str:
+    """Whose cost a model's is below, and by which factors."""
+    column = f"flops_{pair}"
+    there = [other for other in earlier if other[column] is not None]
+    won = [other for other in there if other[column] > row[column]]
+    ratios = sorted(other[column] / row[column] for other in won)
+    factors = f", by factors of {_factor(ratios[0])} to {_factor(ratios[-1])}" if ratios else ""
+    return f"cost below that of {_systems(won, there, 'cost')}{factors}"
+
+
+def _factor(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+
+
+def _systems(won: Sequence[Row], there: Sequence[Row], what: str) -> str:
+    """How many of the systems that print `what` are beaten, and the names of the others unless that is all or none."""
+    n = len(there)
+    if len(won) in (0, n):
+        return f"{f'all {n}' if won else f'none of the {n}'} earlier systems that print a {what}"
+    others = ", ".join(row["model"] for row in there if row not in won)
+    return f"{len(won)} of the {n} earlier systems that print a {what} (not {others})"
+
+
+# --- the recurrent baseline ------------------------------------------------------------------------------------
+
+
+def recurrent_table(paper: Paper) -> Html:
+    """BLEU of recurrent translation with and without attention, as its paper prints it, and what its curve shows.
+
+    Args:
+        paper: facts of Bahdanau et al. 2015.
+    """
+    scores, curve = paper.table("table1"), paper.table("figure2_idea")
+    grid = Grid(
+        plain(f"Table 1 of that paper. {scores.caption}"), ["Model", "All sentences", "Without unknown words"]
+    )
+    for row in scores.rows:
+        grid.add([plain(row["model"]), *(plain(f"{row[name]:.2f}") for name in ("all", "no_unk"))])
+    by_length = "; ".join(f"{row['model']}: {row['behaviour']}" for row in curve.rows)
+    grid.notes = [
+        linked(f"The paper's numbers: {scores.checked} ({scores.source}). {scores.notes}"),
+        plain(f"{curve.caption}: {by_length} ({curve.checked}). {curve.notes}"),
+    ]
+    return grid.render()
+
+
+def recurrent_words(paper: Paper, records: Mapping[str, Sequence[Record]], test: str) -> str:
+    """The paper's recurrent models beside ours, in a sentence.
+
+    Args:
+        paper: facts of Bahdanau et al. 2015.
+        records: our runs by kind of model.
+        test: split of Multi30k that they are scored on.
+    """
+    table = paper.table("table1")
+    score = {row["model"]: row["all"] for row in table.rows}
+    without, attending = score["RNNencdec-50"], score["RNNsearch-50"]
+    kinds = ("lstm", "gru_attention")
+    ours = [
+        f"{LABELS[kind]} {fmean(run.metric(f'bleu_{test}') for run in runs):.1f}"
+        for kind in kinds
+        if (runs := records.get(kind))
+    ]
+    missing = [LABELS[kind] for kind in kinds if not records.get(kind)]
+    here = f"Here, BLEU on {test}: {'; '.join(ours)}. " if ours else ""
+    waits = f"Not recorded here: {'; '.join(missing)}. " if missing else ""
+    return (
+        f"In print, news from English to French: {without:.2f} BLEU without attention, {attending:.2f} with it "
+        f"(RNNencdec-50, RNNsearch-50; {table.checked}). {here}{waits}Captions are not news, and German is not French: "
+        "only the direction can be compared. Ours are not scored by length."
+    )
