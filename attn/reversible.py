@@ -112,8 +112,9 @@ class ReversibleStack(nn.Module):
         join: "mean" for outputs [B, T, D], "concatenate" for [B, T, 2 D].
         keep_activations: leave the backward pass to autograd, which keeps all activations: the same mathematics,
             to compare with. May be set at any time.
-        swap_parameters: copy the parameters of one function at a time to the device of the inputs, and its
-            gradients back, so that all others can stay in the memory of the CPU.
+        swap_parameters: copy the parameters of one function at a time to the device of the inputs, once for each pass
+            and when it is about to run, and its gradients back, so that all others can stay in the memory of the CPU.
+            Nothing is fetched ahead: the function waits for its parameters.
 
     Raises:
         ValueError: if there is no block, one is empty, or `join` is unknown.
@@ -175,7 +176,7 @@ class ReversibleStack(nn.Module):
         _check(first, second, context)
         streams = [first.clone(), second.clone()]
         for step in reversed(self._steps()):
-            step.add(streams, context, sign=-1)
+            step.add(step.bound(first.device)[0], streams, context, sign=-1)
         return streams[0], streams[1]
 
     def _steps(self) -> list[_Step]:
@@ -216,11 +217,8 @@ class ReversibleLayers(nn.Module):
     ) -> None:
         super().__init__()
         blocks = []
-        for sublayers in map(list, layers):
-            if any(map(carries_state, sublayers)):
-                raise ValueError(
-                    "layers must hold sub-layers without a state to be reversible; one carries a state"
-                )
+        for number, sublayers in enumerate(map(list, layers)):
+            _refuse_state(number, sublayers)
             counts = [1] * (len(sublayers) - 1) + [chunks]
             blocks.append(
                 [
@@ -288,16 +286,14 @@ class _Step:
             )
         return output
 
-    def choices(self, streams: list[Tensor], context: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the function decides, by name; nothing for most."""
+    def choices(self, call: Callable, streams: list[Tensor], context: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the function, called as it is bound, decides by name; nothing for most."""
         if not getattr(self.function, "choices", ()):
             return {}
-        call, _ = self.bound(streams[0].device)
         return call(streams[1 - self.target], choose=True, **context)
 
-    def add(self, streams: list[Tensor], context: Mapping[str, Any], sign: int = 1) -> None:
-        """Add the function to its stream in place, or take it away."""
-        call, _ = self.bound(streams[0].device)
+    def add(self, call: Callable, streams: list[Tensor], context: Mapping[str, Any], sign: int = 1) -> None:
+        """Add the function, called as it is bound, to its stream in place, or take it away."""
         for target, source in self.parts(streams):
             target.add_(self.output(call, source, context), alpha=sign)
 
@@ -362,9 +358,7 @@ class _Reversible(torch.autograd.Function):
         streams = [first.clone(), second.clone()]
         with call.as_it_was():
             for step in call.steps:
-                call.choices.append(step.choices(streams, context))
-                call.remember_random_state(first)
-                step.add(streams, {**context, **call.choices[-1]})
+                _run(step, call, streams, context)
         ctx.call = call
         ctx.save_for_backward(*streams, *tensors)
         return streams[0], streams[1]
@@ -392,6 +386,14 @@ class _Reversible(torch.autograd.Function):
                 set_device_states(*others, device_type=kind)
                 _reverse(call.steps[index], streams, gradients, {**context, **call.choices[index]}, sums)
         return None, *gradients, *map(sums.of, owners)
+
+
+def _run(step: _Step, call: _Call, streams: list[Tensor], context: Mapping[str, Any]) -> None:
+    """Let a function decide and then add, and remember what its reversal needs; its parameters are fetched once."""
+    function, _ = step.bound(streams[0].device)
+    call.choices.append(step.choices(function, streams, context))
+    call.remember_random_state(streams[0])
+    step.add(function, streams, {**context, **call.choices[-1]})
 
 
 def _reverse(
@@ -456,6 +458,16 @@ def _autocast_now(device_type: str) -> list[dict[str, Any]]:
 
 
 # --- Checks ------------------------------------------------------------------------------------------------
+
+
+def _refuse_state(number: int, sublayers: Sequence[nn.Module]) -> None:
+    """ValueError if one of a layer's sub-layers carries a state."""
+    for place, sublayer in enumerate(sublayers):
+        if carries_state(sublayer):
+            raise ValueError(
+                f"layers must hold sub-layers without a state to be reversible; sub-layer {place} of layer {number}, "
+                f"{type(sublayer).__name__}, carries one: take attn.language_model.Stack, which keeps activations"
+            )
 
 
 def _check(first: Tensor, second: Tensor, context: Mapping[str, Any]) -> None:

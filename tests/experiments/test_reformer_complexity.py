@@ -9,6 +9,7 @@ from torch import nn
 from attn.attention import scaled_dot_product_attention
 from attn.experiments.reformer import CHAPTER, complexity, tables
 from attn.experiments.reformer.runs import PAPER
+from attn.lsh import lsh_attention
 from attn.reproduction.facts import load_papers
 
 FACTS = load_papers()[PAPER]
@@ -134,6 +135,36 @@ def test_what_is_wrong_follows_from_the_powers_that_differ():
     heads, window = "(b*nh*l*dff + b*nh*l^2)*nl", "(b*l*dff + b*nh*l*nr*c)*nl"
     assert "number of heads" in tables._why("table3", "Transformer", "time", heads)
     assert "square of the window" in tables._why("table3", "LSH Transformer", "time", window)
+    # both at once, and a power that nothing is known of
+    both = tables._why("table3", "LSH Transformer", "time", "(b*nh*l*dff + b*nh*l*nr*c)*nl")
+    assert "number of heads" in both and "square of the window" in both
+    batch = tables._why("table3", "Transformer", "time", "(b*b*l*dff + b*b*nh*l^2)*nl")
+    assert batch == "the power of b differs"
+
+
+def test_every_size_that_differs_in_a_formula_of_table_1_is_explained():
+    row = FACTS.table("table1").rows[2]
+    memory, time = (
+        tables._why("table1", row["attention_type"], column, row[column]) for column in ("memory", "time")
+    )
+    assert time == "each token sees a window of 4l/nc: the printed square counts it twice"
+    assert memory.startswith(
+        f"{time}; counted on the definition, which sorts the vectors of all rounds at once"
+    )
+
+
+def test_the_fused_version_needs_no_memory_for_each_round():
+    """As the note on table 1 says; where vectors are the largest."""
+    query, value = torch.randn(2, 1, 1, 64, 1024)
+
+    def largest(fused, n_rounds):
+        buckets = torch.arange(n_rounds * 64).view(1, 1, n_rounds, 64) * 7 % 8
+        return complexity.largest_tensor(
+            lambda: lsh_attention(query, value, buckets, chunk_len=32, fused=fused)
+        )
+
+    assert largest(False, 4) == 4 * largest(False, 1)
+    assert largest(True, 4) == largest(True, 1)
 
 
 def test_a_formula_that_does_not_stand_says_why():
@@ -143,5 +174,6 @@ def test_a_formula_that_does_not_stand_says_why():
             for column, cell in views[table].cells.items():
                 stands = cell.compute(row) == row[column]
                 assert (cell.note(row) is None) == stands, row[label]
+                assert stands or "the power of" not in cell.note(row), f"{row[label]}: a cause is missing"
     reversible = FACTS.table("table3").rows[1]
     assert "number of heads" in views["table3"].cells["time"].note(reversible)

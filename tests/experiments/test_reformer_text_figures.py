@@ -1,6 +1,7 @@
 """Claims, figures and words of chapter 2 on language models, time and memory, from what they compute and made-up records."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +262,26 @@ def test_words_are_those_of_the_records():
     assert line.startswith("4 layers: 2.600 bits per byte; 1.0 MiB wait for the gradient, 1.9 if")
 
 
+def test_what_a_mask_keeps_is_told():
+    kept = growth.memory_of_sharing(length=64, batch=2, d_model=8, n_heads=2)
+    assert kept["full"] - kept["full_with_self"] >= 4 * 64**2, "a number for every pair"
+    assert abs(kept["separate"] - kept["full_with_self"]) < 4 * 64**2
+    (line,) = text_results.mask_words()
+    assert "on 2 sequences of 1,024 bytes" in line and "every pair, 4.0 MiB" in line
+
+
+def test_layers_that_never_hash_are_counted():
+    (line,) = text_results.layers_words()
+    assert "2 of 4 at cpu, to their chunk of 8 bytes and the one before" in line
+    assert line.endswith("none of 3 at paper. Rounds change the others.")
+
+
+def test_axial_positions_are_counted():
+    (line,) = text_results.axial_words()
+    # two tables of 256 vectors, each half as wide as the model
+    assert "65,536 places in 256 rows of 256, 131,072 numbers of width 512" in line and "33,554,432" in line
+
+
 def with_bits(bits, model="shared"):
     found = byte_record(model)
     found.data["arrays"] = {"bits_by_position": np.asarray(bits, np.float32)}
@@ -310,6 +331,11 @@ def test_the_four_combinations_stand_side_by_side():
     assert "short 27.1 (27.0 to 27.1), 2 seeds" in text
     assert "+1.0" in text and "+2.0" in text and "+3.0" in text
     assert "short training, shared embeddings: 26.1" in text
+    # one matrix of 5,000 rows of 128 for all, or three; layers are alike
+    transformer, shared, apart = (
+        int(count.replace(",", "")) for count in re.findall(r"embeddings(?: apart)? ([\d,]+)[;.]", text)
+    )
+    assert transformer == shared and apart - shared == 2 * 5000 * 128
     one = " ".join(repr(text_results.four_combinations({"short_apart": records["short_apart"]})).split())
     assert "short 28.1 (28.0 to 28.1), 2 seeds" in one and "+" not in one
 
@@ -357,6 +383,15 @@ def test_the_five_models_grow_as_their_formulas_say():
     assert kept["Chunked Reversible Transformer"] < kept["Reversible Transformer"] < kept["Transformer"]
     text = repr(method_results.growth_table([*found.values()]))
     assert "Lengths 256 to 512, depths 1 to 2" in " ".join(text.split()) and "-0.00" not in text
+    # the print beside it: memory and time over length, then over depth
+    powers = {
+        name: [*zip(*(growth.printed_powers(name, c) for c in ("memory", "time")), strict=True)]
+        for name in found
+    }
+    assert powers["Transformer"] == [(2, 2), (1, 1)] and powers["Reversible Transformer"] == [(2, 2), (0, 1)]
+    assert powers["LSH Transformer"] == [(1, 1), (1, 1)] and powers["Reformer"] == [(1, 1), (0, 1)]
+    reformer = found["Reformer"].memory_over_depth.exponent
+    assert f"{reformer:z.2f} (0)" in text
 
 
 def speed_file(folder, benchmark, rows):
@@ -396,8 +431,12 @@ def test_times_come_from_the_benchmarks(tmp_path):
     assert found["LSH, 2 rounds"].sizes == (1024, 4096)
     assert found["LSH, 2 rounds"].exponent == pytest.approx(0)
     assert found["full, fused kernel"].values == pytest.approx((500, 2000))
+    assert growth.beside_full(tmp_path) == {2: [(1024, 1.024, 0.512), (1664, 1.0, 1.0), (4096, 4.096, 8.192)]}
     (line,) = method_results.crossing(tmp_path)
-    assert "faster from 4,096 tokens on" in line and "to the 1.00" in line
+    assert line == (
+        "LSH, 2 rounds: faster than full attention from 4,096 tokens on, 2,048 a round; not yet at 1,664 tokens, 832 a "
+        "round; time a token grows with the length to the 0.00, full attention's to the 1.00."
+    )
     speed_file(
         tmp_path, "reversible",
         {f"{n} layers": {"attn.reversible": 1.4 * n, "activations kept": 1.0 * n} for n in (2, 4)},

@@ -159,7 +159,8 @@ def test_reversible_layers_are_evaluated_under_other_attention_and_get_their_own
     found = workload.outcome(workload.model, []).metrics
     assert {f"bits_{name}" for name in EVALUATIONS} <= set(found)
     assert found["bits_full"].value != found["bits_lsh1"].value != found["bits_lsh2"].value
-    assert [(branch.sublayer, branch.choices) for branch in branches] == before and len(before) == config.n_layers
+    assert [(branch.sublayer, branch.choices) for branch in branches] == before
+    assert len(before) == config.n_layers
     assert {choices for _, choices in before} == {("buckets",)}
     plain = text_runs.build_bytes(replace(config, is_reversible=False), 0, CPU)
     assert {f"bits_{name}" for name in EVALUATIONS} <= set(plain.outcome(plain.model, []).metrics)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.autograd import gradcheck
 
 from attn.language_model import LanguageModel, Vocabulary
-from attn.reversible import ResidualBranch, ReversibleLayers, ReversibleStack
+from attn.reversible import ResidualBranch, ReversibleLayers, ReversibleStack, _Step
 from attn.transformer import FeedForward
 from benchmarks import reversible as benchmark
 from benchmarks.reversible import peak_bytes
@@ -612,6 +612,26 @@ def test_swapped_functions_run_on_copies():
     assert all(used is counted.first.weight for used in counted.used)
 
 
+def test_a_swapped_function_is_fetched_once_for_each_pass(monkeypatch):
+    """Also one that decides something before it adds."""
+    fetched, bound = [], _Step.bound
+
+    def counting(step, *arguments, **options):
+        fetched.append(step.name)
+        return bound(step, *arguments, **options)
+
+    monkeypatch.setattr(_Step, "bound", counting)
+    stack = jumping(n_blocks=2, swap_parameters=True)
+    names = [f"function {k} of block {n}" for n in range(2) for k in range(2)]
+    outputs = stack(random(2, 5, D_MODEL).requires_grad_())
+    assert fetched == names
+    weighted(outputs).backward()
+    assert fetched == names + names[::-1]
+    fetched.clear()
+    stack.eval().invert(outputs.detach(), outputs.detach())
+    assert fetched == names[::-1]
+
+
 # --- In a language model -----------------------------------------------------------------------------------
 
 
@@ -662,8 +682,10 @@ class Carries(nn.Identity):
 
 
 def test_layers_that_carry_a_state_are_refused():
-    with pytest.raises(ValueError, match="layers must hold sub-layers without a state to be reversible"):
-        ReversibleLayers([[Carries(), nn.Identity()]], d_model=D_MODEL)
+    message = "without a state to be reversible; sub-layer 1 of layer 2, Carries, carries one: take attn.language_model.Stack"
+    plain = [nn.Identity(), nn.Identity()]
+    with pytest.raises(ValueError, match=message):
+        ReversibleLayers([plain, plain, [nn.Identity(), Carries()]], d_model=D_MODEL)
     with pytest.raises(
         ValueError, match="state must be None for reversible layers, which carry none; got tuple"
     ):

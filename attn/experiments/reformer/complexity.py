@@ -311,9 +311,11 @@ def _law(measure: Callable[[Sizes], float], at: Mapping[str, Sizes], column: str
     return Law(*({name: power for name, power in law.items() if name not in left_out} for law in found))
 
 
-def agrees(table: str, column: str, counted: Law, printed: Law) -> bool:
-    """Whether a printed formula has the counted exponents; times of table 1 are compared where attention is largest."""
-    return counted.long == printed.long and (table + column == "table1time" or counted.wide == printed.wide)
+def differing(table: str, column: str, counted: Law, printed: Law) -> set[str]:
+    """Sizes whose printed power is not the counted one; times of table 1 are compared where attention is largest."""
+    compared = ("long",) if table + column == "table1time" else Law._fields
+    pairs = [(getattr(counted, regime), getattr(printed, regime)) for regime in compared]
+    return {name for ours, theirs in pairs for name in ours if ours[name] != theirs[name]}
 
 
 def law_text(table: str, column: str, law: Law) -> str:
@@ -344,6 +346,6 @@ def _power(name: str, power: Fraction) -> str:
 def cell(table: str, kind: str, column: str, formula: str) -> str:
     """The printed formula where it stands, else what was counted."""
     counted = counted_law(table, kind, column)
-    if agrees(table, column, counted, printed_law(table, kind, column, formula)):
-        return formula
-    return law_text(table, column, counted)
+    if differing(table, column, counted, printed_law(table, kind, column, formula)):
+        return law_text(table, column, counted)
+    return formula

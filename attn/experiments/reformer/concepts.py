@@ -3,6 +3,7 @@ over rounds, memory."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,13 +13,34 @@ import torch
 from torch import Tensor
 
 from attn.data.duplication import DuplicationTask
+from attn.experiments.reformer.runs import PAPER
 from attn.language_model import LanguageModel
 from attn.lsh import default_buckets, hash_vectors, lsh_attention, random_rotations, sort_by_bucket
+from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record, load_records
 from attn.shared_qk import full_attention, shared_qk_attention, unit
 
 GIB = 2**30
 FLOAT32 = 4  # bytes
+
+
+def stated(quantity: str) -> float:
+    """A number in the paper's text, by its name in the facts' table of them."""
+    (value,) = (
+        row["value"]
+        for row in load_papers()[PAPER].table("numbers_in_text").rows
+        if row["quantity"] == quantity
+    )
+    return value
+
+
+def few_keys() -> tuple[int, int]:
+    """How many of the closest keys could do for a query, as the paper reckons: at the least and at the most."""
+    least, most = (
+        stated(f"closest keys of 64K that could do for a query, at the {end}") for end in ("least", "most")
+    )
+    return least, most
+
 
 # --- how many keys hold the weight ------------------------------------------------------------------------------
 
@@ -136,6 +158,38 @@ def copying_heads(model: LanguageModel, *, length: int, count: int = 32, seed: i
     return largest(weights, [n for n in COUNTS if n <= length]).mean(0).numpy()
 
 
+class OnItself(NamedTuple):
+    """What a model does that was trained with tokens as their own last resort, and may now attend to themselves."""
+
+    weights: np.ndarray  # on the token itself where w is said again, mean over tokens [H]
+    right: float  # share of symbols
+    repeats: float  # share of the wrong answers that are the symbol which is being read
+
+
+@torch.no_grad()
+def on_itself(model: LanguageModel, *, length: int, count: int = 32, seed: int = 0) -> OnItself:
+    """A model of duplication, left as it is, once its tokens may attend to themselves.
+
+    Args:
+        model: with full attention.
+        length: of the sequences.
+        count: of the sequences.
+        seed: of their words.
+    """
+    model = copy.deepcopy(model).eval()
+    for attention, _ in model.stack.layers:
+        attention.self_last = False
+    batch = DuplicationTask(length=length).sample(count, torch.Generator().manual_seed(seed))
+    weights = first_weights(model, batch.tokens).diagonal(dim1=-2, dim2=-1)  # [B, H, T]
+    answers = model(batch.tokens)[0].argmax(-1)
+    wrong = batch.scored & (answers != batch.targets)
+    return OnItself(
+        weights.transpose(1, 2)[batch.scored].mean(0).numpy(),
+        1 - float(wrong.sum() / batch.scored.sum()),
+        float((answers == batch.tokens)[wrong].double().mean()),
+    )
+
+
 # --- hashing --------------------------------------------------------------------------------------------------
 
 
@@ -248,23 +302,36 @@ class Amount(NamedTuple):
         return self.values * FLOAT32 / GIB
 
 
+# Sizes of the estimates: tokens of a text, width, width inside a feed-forward layer, texts of a batch, layers.
+LENGTH, WIDTH, INNER, BATCH, LAYERS = 2**16, 1024, 4096, 8, 16
+LARGEST_LAYER = "parameters of the largest layer reported"
+
+
 def memory_amounts() -> list[Amount]:
     """The paper's and the lectures' estimates, in values of four bytes."""
-    length, width, inner, batch, layers = 2**16, 1024, 4096, 8, 16
+    billions = stated(LARGEST_LAYER)
     return [
-        Amount("parameters of a large layer, 0.5 billion", 500_000_000),
-        Amount("activations of one layer: 64K tokens, width 1K, batch 8", length * width * batch),
+        Amount(
+            f"parameters of a large layer, {billions:g} billion",
+            round(billions * 1e9),
+            "these parameters, fp32",
+        ),
+        Amount(
+            "activations of one layer: 64K tokens, width 1K, batch 8",
+            LENGTH * WIDTH * BATCH,
+            "activations of a layer, 64K tokens, width 1024, batch 8, fp32",
+        ),
         Amount(
             "one matrix of attention weights, 64K by 64K, batch 1",
-            length**2,
+            LENGTH**2,
             "one 64K x 64K attention matrix, fp32, batch 1",
         ),
         Amount(
             "feed-forward activations: 64K tokens, width 4K, 16 layers",
-            length * inner * layers,
+            LENGTH * INNER * LAYERS,
             "FFN activations, dff 4K, 16 layers, length 64K, fp32",
         ),
-        Amount("the same, reversible: one layer at a time", length * inner),
-        Amount("the same, reversible and in 16 chunks", length * inner // 16),
-        Amount("weights of LSH attention: 64K tokens, 8 rounds, windows of 128", length * 8 * 128),
+        Amount("the same, reversible: one layer at a time", LENGTH * INNER),
+        Amount("the same, reversible and in 16 chunks", LENGTH * INNER // 16),
+        Amount("weights of LSH attention: 64K tokens, 8 rounds, windows of 128", LENGTH * 8 * 128),
     ]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle as Disc
 
-from attn.experiments.reformer.concepts import COUNTS, Circle, Heads, Meetings, Random
+from attn.experiments.reformer.concepts import COUNTS, Circle, Heads, Meetings, Random, few_keys
 from attn.experiments.reformer.results import grids as our_grids
 from attn.experiments.reformer.runs import ATTENTIONS, LABELS
 from attn.experiments.reformer.workloads import EVALUATIONS
@@ -42,7 +42,7 @@ def largest(random: Sequence[Random], trained: Mapping[str, Heads]) -> Figure:
         panel.plot(counts, heads.shares.mean(0), color=_BUCKETS[5], linewidth=2, label="mean of the heads")
         panel.set_title(f"{text}, {heads.n_keys:,} keys")
     for panel in panels[:, 0]:
-        panel.axvspan(32, 64, color="#DDDDDD", linewidth=0)
+        panel.axvspan(*few_keys(), color="#DDDDDD", linewidth=0)
         panel.set_xscale("log", base=2)
         panel.set(ylim=(0, 1.03), ylabel="share of weight")
         last = max(panel.lines, key=lambda line: len(line.get_xdata())).get_xdata()[-1]
@@ -50,7 +50,8 @@ def largest(random: Sequence[Random], trained: Mapping[str, Heads]) -> Figure:
         panel.set_xticks(ticks, [f"{count:,}" for count in ticks], fontsize=8)
         panel.minorticks_off()
         panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    panels[-1, 0].set_xlabel("largest keys (grey: 32 to 64)")
+    least, most = few_keys()
+    panels[-1, 0].set_xlabel(f"largest keys (grey: {least} to {most})")
     return drawing
 
 
@@ -167,8 +168,8 @@ def conventions(records: Records) -> Figure | None:
     if not there:
         return None
     drawing, axes = figure(width=7.2, height=0.42 * max(2, len(there)) + 1.6)
-    shown = [*_ROUND_COLUMNS[:1], *(name for name in EVALUATIONS if name.startswith("full_")), "lsh8", "lsh1"]
-    for place, (name, colour, marker) in enumerate(zip(shown, _BUCKETS, _MARKERS, strict=False)):
+    shown = sorted(EVALUATIONS, key=lambda name: not name.startswith("full"))  # kinds of full attention first
+    for place, (name, colour, marker) in enumerate(zip(shown, _BUCKETS, _MARKERS, strict=True)):
         shift = 0.11 * (place - (len(shown) - 1) / 2)
         points = [
             (100 * record.data["metrics"][f"accuracy_{name}"]["value"], y + shift)

@@ -7,6 +7,7 @@ run on an idle machine.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from attn.attention import MultiHeadAttention
-from attn.experiments.reformer.complexity import peak_saved, whole_model
-from attn.experiments.reformer.runs import PAPER
+from attn.experiments.reformer.complexity import peak_saved, printed_law, whole_model
+from attn.experiments.reformer.runs import ATTENTIONS, PAPER
 from attn.reformer import FullAttention, LSHAttention
 from attn.reproduction.facts import load_papers
 from attn.reproduction.speed import load_speed, of_benchmark
@@ -108,6 +109,16 @@ def memory_over_length(lengths: Sequence[int] = LENGTHS, *, d_model: int = 16) -
     ]
 
 
+def memory_of_sharing(*, length: int, batch: int, d_model: int, n_heads: int) -> dict[str, int]:
+    """Bytes that wait for the gradient of one layer of full attention, by kind of `ATTENTIONS`."""
+    inputs = torch.randn(batch, length, d_model, generator=torch.Generator().manual_seed(0))
+    sizes = {"d_model": d_model, "n_heads": n_heads, "chunk_len": length}
+    return {
+        kind: peak_saved(ATTENTIONS[kind].build(**sizes), inputs)
+        for kind in ("separate", "full_with_self", "full")
+    }
+
+
 # --- the five models of table 3 --------------------------------------------------------------------------------
 
 
@@ -141,6 +152,13 @@ def _growth(kind: str, name: str, sizes: Sequence[int], others: Mapping[str, int
     """Bytes and operations over one size."""
     memory, work = zip(*(_count(kind, {**others, name: size}) for size in sizes), strict=True)
     return Growth(kind, tuple(sizes), memory), Growth(kind, tuple(sizes), work)
+
+
+def printed_powers(kind: str, column: str) -> tuple[Fraction, Fraction]:
+    """The powers of length and depth in a printed formula of table 3, in models as long and as wide as those counted."""
+    (row,) = (row for row in load_papers()[PAPER].table("table3").rows if row["model_type"] == kind)
+    law = printed_law("table3", kind, column, row[column])
+    return law.long["l"], law.wide["nl"]
 
 
 def _count(kind: str, sizes: Mapping[str, int]) -> tuple[int, int]:
@@ -194,7 +212,7 @@ def time_over_length(results: Path) -> list[Growth]:
     for row, variants in benchmark_times(results, "lsh").items():
         length, _, rest = row.partition(", ")
         if not length.isdigit():
-            continue  # a row that compares at another length
+            continue  # a row at a length of its own, see `beside_full`
         if _HASHED in variants:
             points.setdefault(f"LSH, {rest}", {})[int(length)] = variants[_HASHED]
         if _SDPA in variants:
@@ -203,6 +221,27 @@ def time_over_length(results: Path) -> list[Growth]:
         Growth(name, tuple(sorted(at)), tuple(1e6 * at[length] / length for length in sorted(at)))
         for name, at in points.items()
     ]
+
+
+class Beside(NamedTuple):
+    """One call of hashing beside one of full attention, in seconds."""
+
+    length: int
+    hashed: float
+    full: float
+
+
+def beside_full(results: Path) -> dict[int, list[Beside]]:
+    """Both at every length at which `benchmarks.lsh` timed both, by number of rounds; shortest first."""
+    found: dict[int, list[Beside]] = {}
+    for row, variants in benchmark_times(results, "lsh").items():
+        if not {_HASHED, _SDPA} <= variants.keys():
+            continue
+        size, rounds = row.split(", ")
+        n_rounds = int(rounds.split()[0])
+        length = int(size.split()[0]) * (n_rounds if size.endswith("a round") else 1)
+        found.setdefault(n_rounds, []).append(Beside(length, variants[_HASHED], variants[_SDPA]))
+    return {n_rounds: sorted(found[n_rounds]) for n_rounds in sorted(found)}
 
 
 def time_over_depth(results: Path) -> list[Growth]:

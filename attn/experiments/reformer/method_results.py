@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from attn.experiments.reformer.concepts import COUNTS, Circle, Heads, Random, copying_heads
+from attn.experiments.reformer.concepts import (
+    COUNTS,
+    LENGTH,
+    Circle,
+    Heads,
+    Random,
+    copying_heads,
+    few_keys,
+    on_itself,
+)
 from attn.experiments.reformer.conventions import Difference, Leak
-from attn.experiments.reformer.growth import Growth, Model, time_over_length
+from attn.experiments.reformer.growth import Beside, Model, beside_full, printed_powers, time_over_length
 from attn.experiments.reformer.swapping import MACHINES, least_tokens, swap
+from attn.experiments.reformer.words import n_seeds
 from attn.reproduction.grid import Grid, Html, plain
 
 # --- growth ------------------------------------------------------------------------------------------------------
@@ -20,22 +31,25 @@ def growth_table(found: Sequence[Model]) -> Html:
     columns = [
         "Model",
         "MiB, longest",
-        "Bytes over length",
-        "Operations over length",
+        "Bytes over length (print)",
+        "Operations over length (print)",
         "MiB, deepest",
-        "Bytes over depth",
-        "Operations over depth",
+        "Bytes over depth (print)",
+        "Operations over depth (print)",
     ]
     grid = Grid(
         plain("Exponents fitted to bytes that wait for the gradient and to operations of an update"), columns
     )
     for model in found:
-        cells = []
-        for memory, work in (
+        printed = zip(*(printed_powers(model.name, column) for column in ("memory", "time")), strict=True)
+        ways = (
             (model.memory_over_length, model.work_over_length),
             (model.memory_over_depth, model.work_over_depth),
-        ):
-            cells += [f"{memory.values[-1] / 2**20:.2f}", f"{memory.exponent:z.2f}", f"{work.exponent:z.2f}"]
+        )
+        cells = []
+        for pair, powers in zip(ways, printed, strict=True):
+            cells.append(f"{pair[0].values[-1] / 2**20:.2f}")
+            cells += [f"{way.exponent:z.2f} ({power})" for way, power in zip(pair, powers, strict=True)]
         grid.add([plain(model.name), *map(plain, cells)])
     first = found[0]
     lengths, depths = (
@@ -44,7 +58,8 @@ def growth_table(found: Sequence[Model]) -> Html:
     )
     grid.notes = [
         plain(
-            f"Lengths {lengths}, depths {depths}. Operations are those of the products, forward and backward."
+            f"Lengths {lengths}, depths {depths}. Operations are those of the products, forward and backward. In "
+            "brackets is the power of length or depth in the printed formula, memory for bytes and time for operations."
         )
     ]
     return grid.render()
@@ -52,28 +67,34 @@ def growth_table(found: Sequence[Model]) -> Html:
 
 # --- how many keys hold the weight -------------------------------------------------------------------------------
 
-A_FEW_DOZEN = 64
 _SPANS = "attn run sukhbaatar2019span --experiment copies/fixed_512 --profile cpu"
+
+
+def few_keys_words() -> list[str]:
+    """How many keys could do, as the paper reckons."""
+    least, most = few_keys()
+    return [f"Of {LENGTH:,} keys the closest {least} or {most} could do for a query, the paper reckons."]
 
 
 def largest_words(random: Sequence[Random], trained: Mapping[str, Heads]) -> list[str]:
     """What a few dozen keys hold: of random queries by the spread of their scores, and of trained heads at least."""
-    at = COUNTS.index(A_FEW_DOZEN)
+    _, few = few_keys()
+    at = COUNTS.index(few)
     lengths = ", ".join(f"{found.length:g}" for found in random)
     spreads = ", ".join(f"{found.spread:.1f}" for found in random)
     held = ", ".join(f"{100 * found.shares[:, at].mean():.0f}" for found in random)
     n_keys = COUNTS[random[0].shares.shape[1] - 1]
     lines = [
         f"Random directions, {n_keys:,} keys: with queries of length {lengths} a query's scores have a standard "
-        f"deviation of {spreads}, and the {A_FEW_DOZEN} largest keys hold {held} percent of the weight."
+        f"deviation of {spreads}, and the {few} largest keys hold {held} percent of the weight."
     ]
     for text, heads in trained.items():
         shares = heads.shares[:, at]
         lines.append(
-            f"Trained on {text}, {len(shares)} heads over {heads.n_keys:,} keys ({_seeds(heads.n_seeds)}): the "
-            f"{A_FEW_DOZEN} largest hold at least {_percent(shares.mean())} on average, in the flattest head at least "
+            f"Trained on {text}, {len(shares)} heads over {heads.n_keys:,} keys ({n_seeds(heads.n_seeds)}): the "
+            f"{few} largest hold at least {_percent(shares.mean())} on average, in the flattest head at least "
             f"{_percent(shares.min())}, in the sharpest {_percent(shares.max())}; if all keys were alike, "
-            f"{_percent(A_FEW_DOZEN / heads.n_keys)}."
+            f"{_percent(few / heads.n_keys)}."
         )
     return lines if trained else [*lines, f"No trained heads are recorded to set beside them: {_SPANS}"]
 
@@ -91,12 +112,24 @@ def live_words(model, length: int) -> list[str]:
     ]
 
 
+def itself_words(model, length: int) -> list[str]:
+    """What the same model does once its tokens may attend to themselves, in a sentence."""
+    found = on_itself(model, length=length)
+    weights = 100 * found.weights
+    wrong = (
+        f", and {_percent(found.repeats)} of the wrong ones are the symbol that is being read"
+        if found.right < 1
+        else ""
+    )
+    return [
+        "Where its tokens may attend to themselves, which they could not in training, its heads give the token itself "
+        f"{weights.min():.0f} to {weights.max():.0f} percent of the weight; {_percent(found.right)} of symbols are "
+        f"right{wrong}."
+    ]
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} percent"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count > 1)}"
 
 
 # --- hashing on the circle ---------------------------------------------------------------------------------------
@@ -204,27 +237,26 @@ def _digits(value: float) -> str:
 # --- benchmarks --------------------------------------------------------------------------------------------------
 
 
-def crossing(results, benchmark: str = "lsh") -> list[str]:
+def crossing(results: Path) -> list[str]:
     """From which measured length on hashing takes less time than full attention; nothing where it was not measured."""
-    found = {growth.name: growth for growth in time_over_length(results)}
-    full = found.pop("full, fused kernel", None)
-    if full is None or not found:
-        return []
-    lines = []
-    for growth in found.values():
-        lines.append(_crossing(growth, full))
-    return lines
-
-
-def _crossing(hashed: Growth, full: Growth) -> str:
-    times = dict(zip(full.sizes, full.values, strict=True))
-    faster = [
-        length
-        for length, value in zip(hashed.sizes, hashed.values, strict=True)
-        if length in times and value < times[length]
+    exponents = {growth.name: growth.exponent for growth in time_over_length(results)}
+    return [
+        f"{_overtaken(n_rounds, found)}; time a token grows with the length to the "
+        f"{exponents[f'LSH, {n_rounds} rounds']:z.2f}, full attention's to the {exponents['full, fused kernel']:z.2f}."
+        for n_rounds, found in beside_full(results).items()
     ]
-    when = f"faster from {min(faster):,} tokens on" if faster else f"not faster up to {max(times):,} tokens"
-    return (
-        f"{hashed.name}: {when}; time a token grows with the length to the {hashed.exponent:z.2f}, full attention's to "
-        f"the {full.exponent:z.2f}."
-    )
+
+
+def _overtaken(n_rounds: int, found: Sequence[Beside]) -> str:
+    """The measured lengths between which hashing overtakes full attention, and the tokens for each round they are."""
+
+    def said(length: int, on: str = "") -> str:
+        return f"{length:,} tokens{on}, {length / n_rounds:,.0f} a round"
+
+    slower = [one.length for one in found if one.hashed >= one.full]
+    faster = [one.length for one in found if one.length > max(slower, default=0)]
+    head = f"LSH, {n_rounds} rounds: "
+    if not faster:
+        return f"{head}not faster than full attention up to {said(max(slower))}"
+    when = f"{head}faster than full attention from {said(min(faster), on=' on')}"
+    return f"{when}; not yet at {said(max(slower))}" if slower else f"{when}, the shortest measured"

@@ -7,7 +7,7 @@ from itertools import chain
 from statistics import fmean
 from typing import NamedTuple
 
-from attn.experiments.reformer.concepts import memory_amounts
+from attn.experiments.reformer.concepts import BATCH, LARGEST_LAYER, LENGTH, memory_amounts, stated
 from attn.experiments.reformer.convergence import CHANCE, converged_words, has_converged, span_of
 from attn.experiments.reformer.runs import (
     ATTENTIONS,
@@ -19,6 +19,7 @@ from attn.experiments.reformer.runs import (
     TABLE2_ROWS,
     own_evaluation,
 )
+from attn.experiments.reformer.words import listed, n_seeds
 from attn.experiments.reformer.workloads import ROUNDS, SOLVED
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
@@ -33,6 +34,24 @@ _MEETS = 5.0
 # What "full attention" may mean; the first is what LSH attention itself does.
 CONVENTIONS = ("full", "full_with_self", "full_raw_keys", "full_plain", "separate")
 _PRINTED = {"the paper": "table2", "the replication": "table2_reproduction"}
+
+
+def estimate_words() -> list[str]:
+    """What the introduction reckons with, in the numbers of its text."""
+    both = {
+        stated(name)
+        for name in (
+            "these parameters, fp32",
+            "activations of a layer, 64K tokens, width 1024, batch 8, fp32",
+        )
+    }
+    return [
+        f"The longest text in one example that is cited has {stated('longest text in one example that is cited'):,} "
+        f"tokens. The largest layer that was reported has {stated(LARGEST_LAYER):g} billion parameters, and activations "
+        f"of a layer for {BATCH} texts of {LENGTH:,} tokens are about as many numbers again: "
+        f"{listed(sorted(both))} GB each in float32. The whole text that BERT was trained on takes "
+        f"{stated('text that BERT was trained on')} GB."
+    ]
 
 
 def memory_table() -> Html:
@@ -74,12 +93,12 @@ def replication_words(paper: Paper) -> list[str]:
     above = [name for name in _HASHED if full[name] > own[name]]
     lines = [
         "Trained and evaluated with the same rounds, "
-        f"{_row_names(_HASHED)}: {_list(own.values())} percent in the replication, "
-        f"{_list(printed[name][columns[name]] for name in _HASHED)} in the paper.",
-        f"Trained with full attention, evaluated with LSH of {_list(ROUNDS)} rounds: "
-        f"{_list(theirs['full'][1:])} percent in the replication, {_list(printed['full'][1:])} in the paper.",
-        f"Trained as {_row_names(_HASHED)}, evaluated with full attention: {_list(full.values())} percent in the "
-        f"replication, {_list(printed[name][0] for name in _HASHED)} in the paper.",
+        f"{_row_names(_HASHED)}: {listed(own.values())} percent in the replication, "
+        f"{listed(printed[name][columns[name]] for name in _HASHED)} in the paper.",
+        f"Trained with full attention, evaluated with LSH of {listed(ROUNDS)} rounds: "
+        f"{listed(theirs['full'][1:])} percent in the replication, {listed(printed['full'][1:])} in the paper.",
+        f"Trained as {_row_names(_HASHED)}, evaluated with full attention: {listed(full.values())} percent in the "
+        f"replication, {listed(printed[name][0] for name in _HASHED)} in the paper.",
     ]
     if above:
         lines.append(f"With full attention {_row_names(above)} does better there than with its own rounds.")
@@ -88,12 +107,7 @@ def replication_words(paper: Paper) -> list[str]:
 
 def _row_names(attentions: Iterable[str]) -> str:
     names = {attention: row for row, attention in TABLE2_ROWS.items()}
-    return _list(names[attention] for attention in attentions)
-
-
-def _list(items: Iterable[object]) -> str:
-    *most, last = (f"{item:.4g}" if isinstance(item, float) else str(item) for item in items)
-    return f"{', '.join(most)} and {last}" if most else last
+    return listed(names[attention] for attention in attentions)
 
 
 # --- who learned ---------------------------------------------------------------------------------------------------
@@ -115,6 +129,24 @@ def learned(records: Records) -> list[str]:
             )
         lines.append(line + ".")
     return lines or NO_RECORDS
+
+
+def ceiling(records: Records) -> list[str]:
+    """Where a model trained with full attention loses nothing that could be seen: it stays at the top under hashing."""
+    found = records.get("full", ())
+    if not found:
+        return NO_RECORDS
+    full, hashed = _percent(found, "full"), {rounds: _percent(found, f"lsh{rounds}") for rounds in ROUNDS}
+    top = [rounds for rounds, percent in hashed.items() if min(full, percent) >= 100 * SOLVED]
+    if not top:
+        return [
+            "With no number of rounds is the model that was trained with full attention at the top under hashing."
+        ]
+    said = listed(f"{hashed[rounds]:.2f} with {rounds}" for rounds in top)
+    return [
+        f"Trained with full attention, {full:.2f} percent are right with full attention, and under hashing {said} "
+        "rounds: at this ceiling no loss is left to be seen, whatever hashing costs."
+    ]
 
 
 def trained_words(records: Records) -> list[str]:
@@ -199,7 +231,11 @@ def parts(records: Records) -> dict[str, Parts]:
 
 def conventions_table(records: Records) -> Html:
     """First row and first column by every meaning of full attention, beside the printed ones."""
-    columns = ["Full attention", f"First row: {_list(ROUNDS)} rounds", f"First column: {_row_names(_HASHED)}"]
+    columns = [
+        "Full attention",
+        f"First row: {listed(ROUNDS)} rounds",
+        f"First column: {_row_names(_HASHED)}",
+    ]
     printed = printed_parts(load_papers()[PAPER])
     columns += [f"Points from {who}: row, column" for who in printed]
     grid = Grid(plain("First row and column of table 2, in percent"), columns)
@@ -275,7 +311,7 @@ def _met(who: str, part: str, printed: Sequence[float], apart: Mapping[str, floa
     near = sorted(apart, key=apart.__getitem__)
     met = [name for name in near if apart[name] < _MEETS]
     said = [f"{_short(name)} ({apart[name]:.2g} points away on average)" for name in met or near[:1]]
-    head = f"First {part} of {who}, {_list(printed)}:"
+    head = f"First {part} of {who}, {listed(printed)}:"
     if met:
         return f"{head} full attention of this kind gives it: {'; '.join(said)}."
     return f"{head} no kind of full attention here comes within {_MEETS:g} percentage points; nearest is {said[0]}."
@@ -293,9 +329,9 @@ def _together(who: str, apart: Mapping[str, float], records: Records) -> str:
 
 def _state(found: Sequence[Record]) -> str:
     """How many seeds, and whether they had converged."""
-    seeds = f"{len(found)} seed{'s' * (len(found) > 1)}"
     late = sum(not has_converged(record) for record in found)
-    return f"{seeds}, {'converged' if not late else 'not converged' if late == len(found) else f'{late} not converged'}"
+    some = f"{late} not converged" if late < len(found) else "not converged"
+    return f"{n_seeds(len(found))}, {some if late else 'converged'}"
 
 
 def _apart(ours: Parts) -> list[str]:
@@ -303,7 +339,7 @@ def _apart(ours: Parts) -> list[str]:
         return []
     falls = max(ours.row) < 100 * CHANCE
     end = (
-        "falls to chance under hashing, as theirs does"
+        "falls to chance under hashing, as theirs does; but by its code theirs shares them"
         if falls
         else "does not fall to chance under hashing; theirs does"
     )
@@ -315,7 +351,7 @@ def _open(records: Records) -> list[str]:
     lines = []
     missing = [name for name in (*CONVENTIONS, *_HASHED) if not records.get(name)]
     if missing:
-        lines.append(f"Not recorded yet, so that the answer may change: {_list(map(_short, missing))}.")
+        lines.append(f"Not recorded yet, so that the answer may change: {listed(map(_short, missing))}.")
     ours = {name: records.get(name, ()) for name in ATTENTIONS}  # those of public code are compared apart
     late = {name: found for name, found in ours.items() if found and not all(map(has_converged, found))}
     if late:
@@ -335,6 +371,11 @@ class Conventions(NamedTuple):
     label: str
     models: Mapping[str, str]  # of each row of table 2
     cells: Cells  # means over seeds, of those rows that are recorded
+
+    @property
+    def hashing(self) -> str:
+        """What hashing means in it, which several kinds of full attention share."""
+        return self.label.partition("; full: ")[0]
 
 
 def grids(records: Records) -> list[Conventions]:
@@ -431,11 +472,51 @@ def grids_words(records: Records) -> list[str]:
     return lines if there else NO_RECORDS
 
 
+def expectations(records: Records) -> list[str]:
+    """Whether what the facts expected of models by public code came, beside what the replication printed."""
+    theirs = printed_parts(load_papers()[PAPER])["the replication"]
+    *_, replication, public = grids(records)
+    lines = []
+    if "full" in replication.cells:
+        row = replication.cells["full"][1:]
+        came = max(row) < 50 and list(row) == sorted(row)
+        lines.append(
+            f"By the replication's code, trained with full attention and evaluated with {listed(ROUNDS)} rounds: "
+            f"{listed(_tenths(row))} percent, {listed(theirs.row)} in its print. That hashing loses most, and more with "
+            f"more rounds, was expected{_came(came)}."
+        )
+    if set(_HASHED) <= replication.cells.keys():
+        column = [replication.cells[row][0] for row in _HASHED]
+        lines.append(
+            f"By the replication's code, trained as {_row_names(_HASHED)} and evaluated with full attention: "
+            f"{listed(_tenths(column))} percent, {listed(theirs.column)} in its print. That all stay above chance was "
+            f"expected{_came(min(column) > 100 * CHANCE)}."
+        )
+    if len(public.cells) == len(TABLE2_ROWS):
+        least = min(*public.cells["full"][1:], *(public.cells[row][0] for row in _HASHED))
+        lines.append(
+            f"By public code, first row and first column: {least:.1f} percent and more. That neither breaks was "
+            f"expected{_came(least > 50)}."
+        )
+    return lines or NO_RECORDS
+
+
+def _came(came: bool) -> str:
+    return ", and so it came" if came else "; it did not come so"
+
+
+def _tenths(values: Iterable[float]) -> list[str]:
+    return [f"{value:.1f}" for value in values]
+
+
 def _nearest(part: str, what: str, records: Records) -> list[str]:
     """For both who printed it the nearest set of conventions and the farthest, where there are several."""
     lines, found = [], grids(records)
     for who, theirs in printed_grids(load_papers()[PAPER]).items():
-        apart = {one.label: getattr(Apart.of(one.cells, theirs), part) for one in found}
+        apart = {
+            one.label if part == "whole" else one.hashing: getattr(Apart.of(one.cells, theirs), part)
+            for one in found
+        }
         points = {label: value for label, value in apart.items() if value is not None}
         near = sorted(points, key=points.__getitem__)
         if near and points[near[0]] < points[near[-1]]:

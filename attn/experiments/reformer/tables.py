@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from attn.experiments.reformer import complexity
-from attn.experiments.reformer.concepts import memory_amounts
+from attn.experiments.reformer.concepts import FLOAT32, memory_amounts
 from attn.experiments.reformer.convergence import converged_words
 from attn.experiments.reformer.runs import CODE_MODELS, EXPERIMENTS, PAPER, TABLE2_ROWS, own_evaluation
 from attn.experiments.reformer.translation_runs import TABLE4_ROWS
@@ -43,12 +43,12 @@ def _duplication(table: str, rows: Mapping[str, str]) -> TableView:
 
 
 def _stated(row: Row) -> float | None:
-    """Numbers in the text that are arithmetic: memory in GiB, and the window in tokens."""
-    if row["unit"] == "tokens":
+    """Numbers in the text that are arithmetic: memory, by powers of 2 unless the unit says otherwise, and the window."""
+    if row["quantity"] == "typical chunk after hashing and sorting":
         return 2 * EXPERIMENTS[0].config("paper").chunk_len  # its own chunk and the one before
     for amount in memory_amounts():
         if amount.stated == row["quantity"]:
-            return amount.gib
+            return amount.gib if row["unit"] == "GB" else amount.values * FLOAT32 / 1e9
     return None
 
 
@@ -88,29 +88,48 @@ def _translation_command(row: Row) -> str | None:
     return f"attn run {PAPER} --experiment {experiment} --profile {profile}"
 
 
-# What is wrong where the printed power of a size is not the counted one; the first that differs says it.
-_WHY = {
-    "nc": "each token sees a window of 4l/nc: the printed square counts it twice",
-    "c": "c is the square of the window of 4l/nc, and each token sees a window",
-    "nh": "the printed number of heads in the feed-forward term is a misprint: the rows without it have none",
-    "l": "counted on attention that holds one query's weights at a time; the text agrees, so the printed square is a "
-    "misprint",
-}
+class _Cause(NamedTuple):
+    """What is wrong where the printed power of a size is not the counted one."""
+
+    size: str
+    words: str
+    explains: tuple[str, ...] = ()  # sizes whose powers differ by the same cause
+
+
+_CAUSES = (
+    _Cause("nc", "each token sees a window of 4l/nc: the printed square counts it twice", explains=("l",)),
+    _Cause("c", "c is the square of the window of 4l/nc, and each token sees a window"),
+    _Cause(
+        "nh",
+        "the printed number of heads in the feed-forward term is a misprint: the rows without it have none",
+    ),
+    _Cause(
+        "l",
+        "counted on attention that holds one query's weights at a time; the text agrees, so the printed square is a "
+        "misprint",
+        explains=("dk",),
+    ),
+    _Cause(
+        "nr",
+        "counted on the definition, which sorts the vectors of all rounds at once; with one round after another, as in "
+        "attn.kernels.lsh, the first term has no nr",
+    ),
+)
 
 
 def _why(table: str, kind: str, column: str, formula: str) -> str | None:
     """What is wrong with a printed formula, or None if it stands."""
     counted = complexity.counted_law(table, kind, column)
-    printed = complexity.printed_law(table, kind, column, formula)
-    if complexity.agrees(table, column, counted, printed):
+    left = complexity.differing(table, column, counted, complexity.printed_law(table, kind, column, formula))
+    if not left:
         return None
-    differing = {
-        name
-        for ours, theirs in zip(counted, printed, strict=True)
-        for name in ours
-        if ours[name] != theirs[name]
-    }
-    return next(why for name, why in _WHY.items() if name in differing)
+    said = []
+    for cause in _CAUSES:
+        if cause.size in left:
+            said.append(cause.words)
+            left -= {cause.size, *cause.explains}
+    said += [f"the power of {size} differs" for size in sorted(left)]
+    return "; ".join(said)
 
 
 def _formulas(table: str, label: str) -> TableView:

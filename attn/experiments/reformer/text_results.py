@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
+import torch
 
 from attn.data import registry
+from attn.experiments.reformer.byte_lm import ByteConfig, build_model
+from attn.experiments.reformer.concepts import FLOAT32
+from attn.experiments.reformer.growth import memory_of_sharing
 from attn.experiments.reformer.runs import PAPER
 from attn.experiments.reformer.text_claims import MARGINS, bleu_of_test
-from attn.experiments.reformer.text_runs import LABELS
+from attn.experiments.reformer.text_runs import EXPERIMENTS, LABELS
+from attn.experiments.reformer.translation_runs import EXPERIMENTS as TRANSLATIONS
 from attn.experiments.reformer.translation_runs import LABELS as TRANSLATION_LABELS
+from attn.experiments.reformer.words import listed, n_seeds
+from attn.reformer import LocalAttention, ReformerAttention
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -29,10 +36,62 @@ def costs(records: Records) -> list[str]:
             kept = found[0].metric("saved_bytes") / 2**20
             spread = f" ({min(bits):.3f} to {max(bits):.3f})" if len(bits) > 1 else ""
             lines.append(
-                f"{LABELS[name]}: {fmean(bits):.3f} bits per byte{spread}, {_seeds(found)}; {kept:.0f} MiB wait for the "
-                "gradient."
+                f"{LABELS[name]}: {fmean(bits):.3f} bits per byte{spread}, {n_seeds(len(found))}; {kept:.0f} MiB wait "
+                "for the gradient."
             )
     return lines or NO_RECORDS
+
+
+def mask_words() -> list[str]:
+    """Why shared queries and keys keep more than separate ones: what one layer of full attention keeps, counted."""
+    config = _config("byte_lm/shared", "cpu")
+    rows, length = config.training.batch_size // config.seq_len, config.seq_len
+    kept = memory_of_sharing(length=length, batch=rows, d_model=config.d_model, n_heads=config.n_heads)
+    separate, shared, last = (f"{kept[kind] / 2**20:.1f}" for kind in ("separate", "full_with_self", "full"))
+    mask = FLOAT32 * length**2 / 2**20
+    return [
+        f"One layer of full attention on {rows} sequences of {length:,} bytes keeps {separate} MiB with separate "
+        f"queries and keys, {shared} with shared ones where a token may attend to itself, and {last} where it comes "
+        f"last. That takes a mask, which the kernel keeps as a number for every pair, {mask:.1f} MiB; causal attention "
+        "alone needs none."
+    ]
+
+
+def layers_words() -> list[str]:
+    """How many layers of the byte models attend locally and never hash, by profile."""
+    said = []
+    for profile in load_papers()[PAPER].budgets["byte_lm"]:
+        config = _config("byte_lm/lsh1", profile)
+        with torch.device("meta"):
+            layers = [
+                layer for layer in build_model(config).modules() if isinstance(layer, ReformerAttention)
+            ]
+        n_local = sum(isinstance(layer, LocalAttention) for layer in layers)
+        if not n_local:
+            said.append(f"none of {len(layers)} at {profile}")
+            continue
+        reach = f"their chunk of {config.local_chunk} bytes and the one before"
+        said.append(f"{n_local} of {len(layers)} at {profile}, to {reach}")
+    return [
+        f"Layers that attend locally and never hash, whatever the model: {'; '.join(said)}. Rounds change the others."
+    ]
+
+
+def axial_words() -> list[str]:
+    """How many numbers learned positions of the longest sequences have as a grid, and would have as one table."""
+    config = max((one.config("gpu") for one in EXPERIMENTS if one.task == "byte_depth" and "gpu" in one.configs),
+                 key=lambda config: config.n_layers)  # fmt: skip
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in build_model(config).positions.parameters())
+    rows, columns = config.axial_shape
+    return [
+        f"Axial positions at gpu: {config.seq_len:,} places in {rows:,} rows of {columns:,}, {count:,} numbers of width "
+        f"{config.d_model:,} in all; one table would have {config.seq_len * config.d_model:,}."
+    ]
+
+
+def _config(experiment: str, profile: str) -> ByteConfig:
+    return next(one for one in EXPERIMENTS if one.id == experiment).config(profile)
 
 
 def rounds_needed(records: Records) -> list[str]:
@@ -112,7 +171,7 @@ def context_words(records: Records) -> list[str]:
             if enough < len(bins) - 1
             else f"even the last half of a segment is cheaper by {margin:g} bits than what comes before"
         )
-        lines.append(f"{LABELS[name]}: {reach}, {last:.3f} in the last half ({_seeds(found)}).")
+        lines.append(f"{LABELS[name]}: {reach}, {last:.3f} in the last half ({n_seeds(len(found))}).")
     return lines or NO_RECORDS
 
 
@@ -133,14 +192,10 @@ def depth(records: Mapping[int, Sequence[Record]]) -> list[str]:
     return lines or NO_RECORDS
 
 
-def _seeds(found: Sequence[Record]) -> str:
-    return f"{len(found)} seed{'s' * (len(found) > 1)}"
-
-
 def depth_words() -> list[str]:
     """Which depths there are at each profile, and the paper's deepest."""
     budgets = load_papers()[PAPER].budgets["byte_depth"]
-    parts = [f"{_list(budget['depths'])} layers at {profile}" for profile, budget in budgets.items()]
+    parts = [f"{listed(budget['depths'])} layers at {profile}" for profile, budget in budgets.items()]
     return [f"A Reformer, hashed and reversible, of {'; '.join(parts)}, which are the paper's depths."]
 
 
@@ -176,17 +231,12 @@ def _corpus(budget: Mapping) -> registry.Corpus:
 def _sizes(budget: Mapping) -> list[str]:
     """Of a sequence and of the three splits."""
     if "text" not in budget:
-        return ["a sentence", "train", "validation", _list(budget["corpus"]["tests"])]
+        return ["a sentence", "train", "validation", listed(budget["corpus"]["tests"])]
     sizes = (budget["text"].get(f"{split}_size") for split in ("train", "valid", "test"))
     return [
         f"{budget['sizes']['seq_len']:,}",
         *("all" if size is None else f"first {size:,}" for size in sizes),
     ]
-
-
-def _list(items: Sequence[object]) -> str:
-    *most, last = map(str, items)
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 # --- translation -------------------------------------------------------------------------------------------------
@@ -224,8 +274,28 @@ def four_combinations(records: Records) -> Html:
     gains = [_gain(*(found[how, sharing] for how in _DURATIONS)) for sharing in _SHARINGS]
     grid.add([plain("long minus short"), *map(plain, gains), plain(BLANK)])
     baseline = f"{TRANSLATION_LABELS['transformer']}: {_bleu(records.get('transformer', ()))}"
-    grid.notes = [plain(f"{baseline}. Differences are of runs with the same seed.")]
+    grid.notes = [
+        plain(f"{baseline}. Differences are of runs with the same seed."),
+        plain(
+            f"Parameters at cpu: {'; '.join(f'{label} {count:,}' for label, count in _parameters('cpu').items())}."
+        ),
+    ]
     return grid.render()
+
+
+def _parameters(profile: str) -> dict[str, int]:
+    """How many weights the models have, counted on them; the length of the training makes no difference."""
+    found = {}
+    for model, label in (
+        ("transformer", "Transformer with shared embeddings"),
+        ("short_shared", "reversible with shared embeddings"),
+        ("short_apart", "reversible with embeddings apart"),
+    ):
+        config = next(one for one in TRANSLATIONS if one.id == f"translation/{model}").config(profile)
+        with torch.device("meta"):
+            built = config.model.build(config.corpus.vocab_size)
+        found[label] = sum(parameter.numel() for parameter in built.parameters())
+    return found
 
 
 _DURATIONS, _SHARINGS = ("short", "long"), ("shared", "apart")
@@ -236,7 +306,7 @@ def _bleu(found: Sequence[Record]) -> str:
     if not scores:
         return BLANK
     spread = f" ({scores[0]:.1f} to {scores[-1]:.1f})" if len(scores) > 1 else ""
-    return f"{fmean(scores):.1f}{spread}, {_seeds(found)}"
+    return f"{fmean(scores):.1f}{spread}, {n_seeds(len(found))}"
 
 
 def _gain(first: Sequence[Record], second: Sequence[Record]) -> str:
