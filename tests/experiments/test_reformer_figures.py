@@ -399,7 +399,7 @@ def test_the_set_of_conventions_that_gives_the_print_is_named():
         "Not recorded yet, so that this may change: shared, unit keys, itself last; LSH, 4 rounds" in lines[4]
     )
     text = " ".join(repr(results.grids_table(records)).split())
-    assert "0.0, 0.0" in text and "–, –" in text and "one of its rows" not in text
+    assert "0.0 0.0" in text and "– –" in text and "one of its rows" not in text
 
 
 def test_whether_what_was_expected_came_is_told():

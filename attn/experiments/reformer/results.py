@@ -426,11 +426,16 @@ class Apart(NamedTuple):
 def grids_table(records: Records) -> Html:
     """How far every set of conventions is from what is printed."""
     printed = printed_grids(load_papers()[PAPER])
-    columns = ["Conventions", "Seeds", *(f"Points from {who}: all cells, hashed" for who in printed)]
-    grid = Grid(plain("Whole grids of table 2: mean distance from the print, in percentage points"), columns)
+    heads = [
+        f"{who.removeprefix('the ').capitalize()}: {part}" for who in printed for part in ("all", "hashed")
+    ]
+    grid = Grid(
+        plain("Whole grids of table 2: mean distance from either print, in percentage points"),
+        ["Conventions", "Seeds", *heads],
+    )
     for one in grids(records):
         apart = [Apart.of(one.cells, theirs) for theirs in printed.values()]
-        shown = [", ".join(BLANK if points is None else f"{points:.1f}" for points in pair) for pair in apart]
+        shown = [BLANK if points is None else f"{points:.1f}" for pair in apart for points in pair]
         counts = [len(records.get(model, ())) for model in one.models.values()]
         seeds = span_of(counts) if any(counts) else BLANK
         grid.add([plain(one.label), plain(seeds), *map(plain, shown)])
