@@ -478,35 +478,44 @@ def grids_words(records: Records) -> list[str]:
 
 
 def expectations(records: Records) -> list[str]:
-    """Whether what the facts expected of models by public code came, beside what the replication printed."""
+    """What the facts expected of models by public code beside what came; of words without a number nothing is judged."""
     theirs = printed_parts(load_papers()[PAPER])["the replication"]
     *_, replication, public = grids(records)
     lines = []
     if "full" in replication.cells:
         row = replication.cells["full"][1:]
-        came = max(row) < 50 and list(row) == sorted(row)
         lines.append(
             f"By the replication's code, trained with full attention and evaluated with {listed(ROUNDS)} rounds: "
-            f"{listed(_tenths(row))} percent, {listed(theirs.row)} in its print. That hashing loses most, and more with "
-            f"more rounds, was expected{_came(came)}."
+            f"{listed(_tenths(row))} percent, {listed(theirs.row)} in its print; {_by_chance(records, replication)}. "
+            f"Expected was less with more rounds{_came(list(row) == sorted(row))}, and near chance: how near was not "
+            "said beforehand, so it is not judged."
         )
     if set(_HASHED) <= replication.cells.keys():
         column = [replication.cells[row][0] for row in _HASHED]
         lines.append(
             f"By the replication's code, trained as {_row_names(_HASHED)} and evaluated with full attention: "
-            f"{listed(_tenths(column))} percent, {listed(theirs.column)} in its print. That all stay above chance was "
-            f"expected{_came(min(column) > 100 * CHANCE)}."
+            f"{listed(_tenths(column))} percent, {listed(theirs.column)} in its print; "
+            f"{_by_chance(records, replication)}. Expected was more than chance, here more than {100 * CHANCE:g} percent"
+            f"{_came(min(column) > 100 * CHANCE)}, and well more: how much was not said beforehand, so it is not judged."
         )
     if len(public.cells) == len(TABLE2_ROWS):
         least = min(*public.cells["full"][1:], *(public.cells[row][0] for row in _HASHED))
         lines.append(
-            f"By public code, first row and first column: {least:.1f} percent and more. That neither breaks was "
-            f"expected{_came(least > 50)}."
+            f"By public code, first row and first column: {least:.1f} percent and more; {_by_chance(records, public)}. "
+            f"Expected was that neither breaks, as less than half would{_came(least > 50)}."
         )
     return lines or NO_RECORDS
 
 
+def _by_chance(records: Records, one: Conventions) -> str:
+    """What a model that knows nothing gets right, and on how many seeds this rests."""
+    counts = [len(records.get(model, ())) for model in one.models.values() if records.get(model)]
+    symbols = EXPERIMENTS[0].config("cpu").vocab_size - 1  # one stands for the zeros
+    return f"chance is {100 / symbols:.1f}; seeds of each model: {span_of(counts)}"
+
+
 def _came(came: bool) -> str:
+    """What became of an expectation, a clause."""
     return ", and so it came" if came else "; it did not come so"
 
 
