@@ -1,8 +1,9 @@
 """Verdicts: what the paper concludes, judged on records.
 
 An order claim holds when the 95% t-interval of the seed-paired difference lies above 0; an equality claim when
-it lies inside a margin written down before any run. Both need their positive control first. A claim that fails is
-contradicted if the whole interval lies on the other side of 0, or outside the margin; else it is undecided.
+it lies inside a margin of the facts, whose reason says when it was set. Both need their positive control first. A
+claim that fails is contradicted if the whole interval lies on the other side of 0, or outside the margin; else it is
+undecided.
 """
 
 from __future__ import annotations

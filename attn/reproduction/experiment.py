@@ -21,6 +21,8 @@ from attn.reproduction.errors import UsageError, choose
 # Budgets, smallest first; claims are judged on the largest profile that has enough seeds, never on "ci".
 PROFILES = ("ci", "cpu", "gpu", "paper")
 RECORDED_PROFILES = PROFILES[1:]
+# Whose records the book's figures and sentences show; a notebook run at a larger profile shows that one's.
+BOOK_PROFILE = "cpu"
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class Claim:
         difference: (records by experiment id) -> the difference of one seed, positive if the claim is right.
         control: the positive control.
         headline: chapter's headline claims need 5 seeds, others 3.
-        margin: for an equality, the key of the facts' `margins`, written down before any run.
+        margin: for an equality, the key of the facts' `margins`, whose reason says if it was set after a run.
         holds: for arithmetic, (paper) -> whether the printed cells say so.
         counted: of arithmetic that reads no printed cell but what the code counts, so that no table need be verified.
     """
@@ -265,6 +267,14 @@ class Chapter:
         """The experiment with this id; UsageError names the valid ones."""
         choose(f"experiment of {self.paper}", experiment_id, [e.id for e in self.experiments])
         return next(e for e in self.experiments if e.id == experiment_id)
+
+    def profile_shown(self, task: str, profile: str) -> str:
+        """`profile` if any experiment of the task has it, or else the smallest recorded one.
+
+        A task is shown as a whole: figures set its experiments beside each other.
+        """
+        there = {p for experiment in self.select(task=task) for p in experiment.configs}
+        return next((p for p in (profile, *RECORDED_PROFILES) if p in there), profile)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from textwrap import dedent
 from typing import Any
 
 from attn.reproduction import runner, tables
-from attn.reproduction.experiment import Chapter
+from attn.reproduction.experiment import BOOK_PROFILE, Chapter
 from attn.reproduction.figures import use_style
 from attn.reproduction.grid import Cell, Grid, Html, plain
 from attn.reproduction.parameters import NotebookParameters, validate
@@ -20,6 +20,9 @@ from attn.reproduction.scoreboard import ChapterState, chapter_state, headline
 
 class Page:
     """One chapter's page: recorded parts read `results/` once, when the page is made.
+
+    Tables and claims show every profile. Figures and sentences show one, `profile`: the book's, or the one that the
+    notebook is run at where that makes records.
 
     Args:
         chapter: its declaration.
@@ -32,6 +35,7 @@ class Page:
         self.results = results_dir() if results is None else results
         self.state: ChapterState = chapter_state(chapter, self.results)
         self.paper = self.state.paper
+        self.profile = BOOK_PROFILE
 
     def headline(self) -> Html:
         """One sentence: did it reproduce?"""
@@ -57,9 +61,21 @@ class Page:
         """Where the book departs from the paper."""
         return tables.deviations_table(self.state.deviations())
 
-    def records(self, experiment: str, profile: str) -> list[Record]:
-        """Records of one experiment at one profile, by seed."""
-        return self.state.of(experiment, profile)
+    def records(self, experiment: str) -> list[Record]:
+        """Records of one experiment, by seed, at the page's profile; of a task without it, at its smallest one."""
+        task = self.chapter.experiment(experiment).task
+        return self.state.of(experiment, self.chapter.profile_shown(task, self.profile))
+
+    def command(
+        self, *, task: str | None = None, table: str | None = None, experiment: str | None = None
+    ) -> str:
+        """The command that makes the records which `records` looks for."""
+        chosen = self.chapter.select(task=task, table=table, experiment=experiment)
+        profiles = [self.chapter.profile_shown(one.task, self.profile) for one in chosen]
+        profile = self.profile if self.profile in profiles else profiles[0]
+        options = {"profile": profile, "task": task, "table": table, "experiment": experiment}
+        given = (f"--{name} {value}" for name, value in options.items() if value is not None)
+        return " ".join(["attn run", self.paper.id, *given])
 
     def provenance(self) -> Html:
         """Every record behind this page, and the command that makes it again."""
@@ -83,8 +99,13 @@ class Page:
     # --- the run of this notebook ------------------------------------------------------------------------
 
     def parameters(self, namespace: dict[str, Any]) -> NotebookParameters:
-        """Check the notebook's parameters; see `attn.reproduction.parameters.validate`."""
-        return validate(self.chapter, namespace)
+        """Check the notebook's parameters, and show the records of their profile from here on.
+
+        See `attn.reproduction.parameters.validate`.
+        """
+        parameters = validate(self.chapter, namespace)
+        self.profile = BOOK_PROFILE if parameters.live else parameters.profile
+        return parameters
 
     def record(self, parameters: NotebookParameters) -> None:
         """Make the records that are missing or stale, at any profile but ci; what the page shows next has them."""
@@ -93,6 +114,9 @@ class Page:
         grid = runner.jobs(self.chapter, parameters.experiments, parameters.profile, parameters.seeds)
         runner.run_grid(grid, results=self.results, runs=runs_dir(), device=parameters.device)
         self.state = chapter_state(self.chapter, self.results)
+        print(
+            f"figures and sentences below show profile {self.profile}; tasks without it, the smallest they have"
+        )
 
     def live(self, parameters: NotebookParameters) -> dict[str, runner.LiveRun]:
         """Train every selected experiment afresh at profile ci, reading and writing no record.

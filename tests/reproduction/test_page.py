@@ -1,5 +1,7 @@
 """What a chapter's notebook calls: its tables, its runs, its live check."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -36,7 +38,7 @@ def test_a_page_without_any_record(page):
     ):
         assert piece.html and piece.text
     assert "same line: 0.1 squared error; a tenth" in shown.claims().text
-    assert shown.records("fit/line", "cpu") == []
+    assert shown.records("fit/line") == []
 
 
 def test_a_page_shows_its_records(page, toy):
@@ -44,8 +46,12 @@ def test_a_page_shows_its_records(page, toy):
     for seed in (2, 10, 1):
         toy.made_up(seed=seed, error=0.3)
     shown = page()
-    assert [record.seed for record in shown.records("fit/line", "cpu")] == [1, 2, 10]
-    assert shown.records("fit/flat", "cpu") == shown.records("fit/line", "gpu") == []
+    assert [record.seed for record in shown.records("fit/line")] == [1, 2, 10]
+    assert shown.records("fit/flat") == []
+    with pytest.raises(
+        ValueError, match="unknown experiment of toy2000 'fit/curve'; valid: fit/line, fit/flat"
+    ):
+        shown.records("fit/curve")
     assert "0.3" in shown.table("table2_errors").text and "0.3" not in page_before.table("table2_errors").text
 
 
@@ -107,8 +113,8 @@ def test_at_another_profile_the_missing_records_are_made_and_shown(page, toy, ca
     parameters = asked(toy, profile="cpu", seeds="0,1")
     assert shown.live(parameters) == {}
     shown.record(parameters)
-    assert [record.seed for record in shown.records("fit/line", "cpu")] == [0, 1]
-    assert shown.records("fit/line", "cpu")[1] == kept
+    assert [record.seed for record in shown.records("fit/line")] == [0, 1]
+    assert shown.records("fit/line")[1] == kept
     assert len(load_records(toy.results)[0]) == 4
     assert "3 runs (2 rows, up to 2 seeds); 1 recorded and fresh, skipped" in capsys.readouterr().out
     shown.record(parameters)
@@ -138,3 +144,52 @@ def test_source_is_the_library_s_own_text():
     shown = source(from_values, torch.nn.functional.relu)
     assert shown.data.startswith("def from_values(") and "\n\ndef relu(" in shown.data
     assert shown._repr_html_().count("from_values")
+
+
+def given_gpu(chapter, *names):
+    """The toy with a gpu profile for these experiments, and one more task that has none."""
+    experiments = [
+        replace(e, configs=e.configs | {"gpu": e.configs["cpu"]}) if e.label in names else e
+        for e in chapter.experiments
+    ]
+    apart = replace(chapter.experiments[0], id="apart/line", task="apart")
+    return replace(chapter, experiments=(*experiments, apart))
+
+
+def test_figures_show_the_profile_that_the_notebook_is_run_at(toy, monkeypatch):
+    toy.use(monkeypatch)
+    toy.made_up(seed=0)
+    toy.made_up(seed=1, profile="gpu")
+    shown = Page(given_gpu(toy.chapter, "line"))
+    asked_for = {"task": "", "table": "", "device": "cpu", "seeds": ""}
+
+    def seeds(profile, experiment="fit/line"):
+        shown.parameters(asked_for | {"profile": profile})
+        return [record.seed for record in shown.records(experiment)]
+
+    assert [record.seed for record in shown.records("fit/line")] == [0], "before any parameters: the book's"
+    assert seeds("gpu") == [1]
+    assert seeds("ci") == seeds("cpu") == [0]
+    toy.made_up("flat")
+    assert seeds("gpu", "fit/flat") == [], (
+        "of a task that has the profile, nothing of another is shown beside it"
+    )
+
+
+def test_a_task_without_the_profile_is_shown_at_its_smallest(toy):
+    chapter = given_gpu(toy.chapter, "line")
+    assert chapter.profile_shown("fit", "gpu") == "gpu"
+    assert chapter.profile_shown("apart", "gpu") == "cpu"
+    assert toy.chapter.profile_shown("fit", "paper") == "cpu"
+
+
+def test_the_command_makes_what_the_figure_asked_for(toy, monkeypatch):
+    toy.use(monkeypatch)
+    shown = Page(given_gpu(toy.chapter, "line"))
+    assert shown.command(task="fit") == "attn run toy2000 --profile cpu --task fit"
+    shown.profile = "gpu"
+    assert shown.command(task="fit") == "attn run toy2000 --profile gpu --task fit"
+    assert shown.command(experiment="apart/line") == "attn run toy2000 --profile cpu --experiment apart/line"
+    assert shown.command(table="table2_errors") == "attn run toy2000 --profile gpu --table table2_errors"
+    with pytest.raises(ValueError, match="unknown task of toy2000 'copy'; valid: fit, apart"):
+        shown.command(task="copy")

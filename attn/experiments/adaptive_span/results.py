@@ -34,6 +34,7 @@ from attn.experiments.adaptive_span.tables import (
     shares_findings,
 )
 from attn.experiments.adaptive_span.texts import Reads, texts_table
+from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
@@ -410,12 +411,12 @@ def copy_distances() -> list[int]:
     return [blocks * source.block_length - 1 for blocks in source.distances]
 
 
-def copy_floor() -> list[tuple[int, float]]:
+def copy_floor(profile: str = BOOK_PROFILE) -> list[tuple[int, float]]:
     """Limits of the generated text's models, and the least bits with all in sight that layers on layers can see.
 
     A layer sees as far back as its span, of what the layer below has seen: n layers reach n times as far.
     """
-    budget = budgets("copies")["cpu"]
+    budget = budgets("copies")[profile]
     models = [span_config("copies", budget, name).model for name in budget["models"]]
     reach = {model.max_span: model.n_layers * model.max_span for model in models}
     return [(limit, _copies().source.entropy_rate(reach[limit])) for limit in sorted(reach)]

@@ -17,6 +17,7 @@ from attn.experiments.ntm.figures import Records, bits_at, there
 from attn.experiments.ntm.runs import LABELS, PAPER, TASKS
 from attn.experiments.ntm.tables import answer_cost, final_cost, fitted_rows, solved_below, solves, typical
 from attn.reproduction.claims import Verdict
+from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, plain
 from attn.reproduction.records import Record
@@ -139,7 +140,7 @@ def fitted_words() -> list[str]:
 # --- budgets -------------------------------------------------------------------------------------------------
 
 
-def batch_words(profile: str = "cpu") -> str:
+def batch_words(profile: str = BOOK_PROFILE) -> str:
     """How many sequences an update has, task by task."""
     paper = load_papers()[PAPER]
     sizes = {task.label: paper.budgets[task.id][profile]["batch_size"] for task in TASKS}

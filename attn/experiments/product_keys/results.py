@@ -30,7 +30,7 @@ from attn.experiments.product_keys.speeds import listed, time_ratios
 from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity, use
 from attn.experiments.product_keys.texts import OWN
 from attn.experiments.product_keys.workloads import TextRunConfig
-from attn.reproduction.experiment import Chapter
+from attn.reproduction.experiment import BOOK_PROFILE, Chapter
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Cell, Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -64,7 +64,7 @@ def replaced_words() -> list[str]:
 # --- models that stand for printed ones ----------------------------------------------------------------------------
 
 
-def stand_in(chapter: Chapter, experiment: str, *, profile: str = "cpu") -> str:
+def stand_in(chapter: Chapter, experiment: str, *, profile: str = BOOK_PROFILE) -> str:
     """A model by its printed sizes, and by those it has at a profile where they are others."""
     label, printed = chapter.experiment(experiment).label, MODELS[experiment]
     model = chapter.experiment(experiment).config(profile).model
@@ -73,7 +73,7 @@ def stand_in(chapter: Chapter, experiment: str, *, profile: str = "cpu") -> str:
     return f"{label} (here {model.n_layers} of {model.d_model})"
 
 
-def stand_in_words(chapter: Chapter, *, profile: str = "cpu") -> list[str]:
+def stand_in_words(chapter: Chapter, *, profile: str = BOOK_PROFILE) -> list[str]:
     """Which sizes stand for which printed ones, in sentences."""
     sizes: dict[str, str] = {}
     for name, printed in MODELS.items():
@@ -139,12 +139,14 @@ def extract_words() -> str:
 # --- baselines -------------------------------------------------------------------------------------------------
 
 
-def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: str = "cpu") -> Html:
-    """Models beside each other: what they have, what they cost and what they reach, by experiment."""
+def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: str = BOOK_PROFILE) -> Html:
+    """Models of a profile beside each other: what they have, what they cost and what they reach, by experiment."""
     columns = ["Model", "Parameters", "Multiply-adds a token", "Test perplexity", "Bits per byte",
                "Perplexity on training text"]  # fmt: skip
     grid = Grid(plain(f"Models of profile {profile}, means over seeds"), columns)
     for experiment, seeds in records.items():
+        if profile not in chapter.experiment(experiment).configs:
+            continue
         config = chapter.experiment(experiment).config(profile)
         parameters, cost = _sizes(config)
         metrics = {"perplexity_test": ".1f", "bits_per_byte_test": ".3f", "perplexity_train": ".1f"}
@@ -169,7 +171,7 @@ def _mean(seeds: Seeds, metric: str, form: str) -> str:
 
 
 def cost_words(
-    chapter: Chapter, found: Sequence[Speed], without: str, other: str, *, profile: str = "cpu"
+    chapter: Chapter, found: Sequence[Speed], without: str, other: str, *, profile: str = BOOK_PROFILE
 ) -> list[str]:
     """Arithmetic and time of a model beside those of the same model without a memory, in sentences."""
     costs = [_sizes(chapter.experiment(name).config(profile))[1] for name in (other, without)]
@@ -188,10 +190,16 @@ def cost_words(
 
 
 def depth_words(
-    chapter: Chapter, records: Mapping[str, Seeds], found: Sequence[Speed], shallow: str, deep: str
+    chapter: Chapter,
+    records: Mapping[str, Seeds],
+    found: Sequence[Speed],
+    shallow: str,
+    deep: str,
+    *,
+    profile: str = BOOK_PROFILE,
 ) -> list[str]:
     """The model with a memory beside the deeper one without, in sentences; nothing of a time that was not measured."""
-    labels = [stand_in(chapter, name) for name in (shallow, deep)]
+    labels = [stand_in(chapter, name, profile=profile) for name in (shallow, deep)]
     times = time_ratios(found, *labels)
     said = [f"Its time of a forward pass beside the deeper model's: {listed(times)}."] if times else []
     if not (records.get(shallow) and records.get(deep)):
@@ -259,7 +267,8 @@ def words_table(chapter: Chapter, records: Mapping[str, Seeds]) -> Html:
     for experiment, seeds in records.items():
         for record in seeds:
             if arrays := record.artifact():
-                return _words_table(f"{stand_in(chapter, experiment)}, seed {record.seed}", record, arrays)
+                label = stand_in(chapter, experiment, profile=record.data["profile"])
+                return _words_table(f"{label}, seed {record.seed}", record, arrays)
     return _NOTHING
 
 
@@ -384,7 +393,9 @@ def usage_words(chapter: Chapter, records: Mapping[str, Seeds]) -> list[str]:
     """How much of their memories models with batch norm use, beside the print's table 2, a sentence each."""
     (row,) = [row for row in load_papers()[PAPER].table("table2_batchnorm").rows if row["n_keys"] == KEYS]
     lines = [
-        f"{stand_in(chapter, name)}: {_usage_text(seeds, row)}" for name, seeds in records.items() if seeds
+        f"{stand_in(chapter, name, profile=seeds[0].data['profile'])}: {_usage_text(seeds, row)}"
+        for name, seeds in records.items()
+        if seeds
     ]
     return lines or ["Usage with batch norm: no records yet."]
 

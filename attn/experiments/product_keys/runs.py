@@ -22,7 +22,7 @@ from attn.experiments.product_keys.workloads import (
     TrunkConfig,
     build_model,
 )
-from attn.reproduction.experiment import Experiment
+from attn.reproduction.experiment import BOOK_PROFILE, Experiment
 from attn.reproduction.facts import load_papers
 from attn.training.config import TrainingConfig
 
@@ -296,14 +296,19 @@ def facts_id(n_facts: int, model: str) -> str:
     return f"facts/{n_facts}_{model}"
 
 
-def facts_sizes(n_facts: int, kind: str, *, profile: str = "cpu") -> tuple[int, ...]:
+def facts_compared(profile: str = BOOK_PROFILE) -> tuple[int, list[str]]:
+    """The number of facts with which a profile trains the most models, and those models."""
+    return max(_FACTS.budgets["facts"][profile]["models"].items(), key=lambda item: len(item[1]))
+
+
+def facts_sizes(n_facts: int, kind: str, *, profile: str = BOOK_PROFILE) -> tuple[int, ...]:
     """Sub-keys in a codebook of the memories of a kind, "keys" or "flat", that so many facts are trained with."""
     models = _FACTS.budgets["facts"][profile]["models"][n_facts]
     sizes = [model.removeprefix(kind) for model in models if model.startswith(kind)]
     return tuple(sorted(int(size) for size in sizes if size.isdigit()))
 
 
-def facts_amounts(model: str, *, profile: str = "cpu") -> tuple[int, ...]:
+def facts_amounts(model: str, *, profile: str = BOOK_PROFILE) -> tuple[int, ...]:
     """Numbers of facts that a model is trained with."""
     models = _FACTS.budgets["facts"][profile]["models"]
     return tuple(sorted(n_facts for n_facts, its in models.items() if model in its))

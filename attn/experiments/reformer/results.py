@@ -21,6 +21,7 @@ from attn.experiments.reformer.runs import (
 )
 from attn.experiments.reformer.words import listed, n_seeds
 from attn.experiments.reformer.workloads import ROUNDS, SOLVED
+from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
@@ -73,9 +74,9 @@ def printed_grids(paper: Paper) -> dict[str, dict[str, list[float]]]:
     }  # fmt: skip
 
 
-def task_words() -> str:
+def task_words(profile: str = BOOK_PROFILE) -> str:
     """The task's sizes, and chance."""
-    config = EXPERIMENTS[0].config("cpu")
+    config = EXPERIMENTS[0].config(profile)
     symbols = config.vocab_size - 1
     return (
         f"Sequences of {config.seq_len:,} symbols, each of w one of {symbols}: chance is 1 in {symbols}, "

@@ -19,6 +19,7 @@ from attn.experiments.reformer.translation_runs import EXPERIMENTS as TRANSLATIO
 from attn.experiments.reformer.translation_runs import LABELS as TRANSLATION_LABELS
 from attn.experiments.reformer.words import listed, n_seeds
 from attn.reformer import LocalAttention, ReformerAttention
+from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -42,9 +43,9 @@ def costs(records: Records) -> list[str]:
     return lines or NO_RECORDS
 
 
-def mask_words() -> list[str]:
+def mask_words(profile: str = BOOK_PROFILE) -> list[str]:
     """Why shared queries and keys keep more than separate ones: what one layer of full attention keeps, counted."""
-    config = _config("byte_lm/shared", "cpu")
+    config = _config("byte_lm/shared", profile)
     rows, length = config.training.batch_size // config.seq_len, config.seq_len
     kept = memory_of_sharing(length=length, batch=rows, d_model=config.d_model, n_heads=config.n_heads)
     separate, shared, last = (f"{kept[kind] / 2**20:.1f}" for kind in ("separate", "full_with_self", "full"))
@@ -256,7 +257,7 @@ def translation_words(paper: Paper) -> list[str]:
     ]
 
 
-def four_combinations(records: Records) -> Html:
+def four_combinations(records: Records, profile: str = BOOK_PROFILE) -> Html:
     """BLEU by how long a reversible model is trained and whether it shares embeddings, and what either is worth."""
     found = {
         (how, sharing): records.get(f"{how}_{sharing}", ()) for how in _DURATIONS for sharing in _SHARINGS
@@ -277,7 +278,7 @@ def four_combinations(records: Records) -> Html:
     grid.notes = [
         plain(f"{baseline}. Differences are of runs with the same seed."),
         plain(
-            f"Parameters at cpu: {'; '.join(f'{label} {count:,}' for label, count in _parameters('cpu').items())}."
+            f"Parameters at {profile}: {'; '.join(f'{label} {count:,}' for label, count in _parameters(profile).items())}."
         ),
     ]
     return grid.render()

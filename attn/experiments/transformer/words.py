@@ -11,6 +11,7 @@ from attn.experiments.transformer import claims
 from attn.experiments.transformer.corpora import GENERATED
 from attn.experiments.transformer.runs import TASKS, row_id, row_label, table3_rows
 from attn.reproduction.claims import FAILS, HOLDS, Verdict, judge
+from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -52,7 +53,7 @@ def setup_table(paper: Paper) -> Html:
     return grid.render()
 
 
-def grid_words(paper: Paper, profile: str = "cpu") -> str:
+def grid_words(paper: Paper, profile: str = BOOK_PROFILE) -> str:
     """At which sizes the rows of table 3 are run, in a sentence."""
     budget, printed = paper.budgets["table3"][profile], table3_rows()[0]
     base, training, corpus = budget["base"], budget["training"], budget["corpus"]
@@ -134,7 +135,7 @@ def marking(paper: Paper) -> str:
     return f"{pairs // 1000}k image captions: not WMT BLEU; perplexity is per our subword"
 
 
-def data_table(paper: Paper, records: Sequence[Record], profile: str = "cpu") -> Html:
+def data_table(paper: Paper, records: Sequence[Record], profile: str = BOOK_PROFILE) -> Html:
     """The corpora that this chapter's recorded runs read: sizes, vocabulary, licence and source.
 
     Args:
