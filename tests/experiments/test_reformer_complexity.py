@@ -108,7 +108,7 @@ def test_a_printed_formula_gets_its_exponents_in_both_regimes():
     law = complexity.printed_law("table3", "Transformer", "memory", "max(b*l*dff, b*nh*l^2)*nl")
     assert {name: power for name, power in law.wide.items() if power} == {"b": 1, "l": 1, "dff": 1, "nl": 1}
     assert {name: power for name, power in law.long.items() if power} == {"b": 1, "nh": 1, "l": 2, "nl": 1}
-    assert complexity.law_text("table3", "memory", law) == "max(b*l*dff, b*nh*l^2)*nl"
+    assert complexity.law_text("memory", law) == "max(b*l*dff, b*nh*l^2)*nl"
     with pytest.raises(ValueError, match="formula must be made of sizes"):
         complexity.printed_law("table3", "Transformer", "memory", "__import__('os')")
 
@@ -116,9 +116,11 @@ def test_a_printed_formula_gets_its_exponents_in_both_regimes():
 @pytest.mark.parametrize(("table", "kind", "column", "formula"), ROWS, ids=lambda part: str(part)[:24])
 def test_formulas_stand_but_for_the_misprints(table, kind, column, formula):
     misprints = {
+        ("Scaled Dot-Product", "time"): "b*nh*l^2*dk",
         ("Memory-Efficient", "memory"): "b*nh*l*dk",
+        ("Memory-Efficient", "time"): "b*nh*l^2*dk",
         ("LSH Attention", "memory"): "max(b*nh*l*dk*nr, b*nh*l^2*nr/nc)",
-        ("LSH Attention", "time"): "b*nh*l^2*nr/nc",
+        ("LSH Attention", "time"): "b*nh*l^2*dk*nr/nc",
         ("Reversible Transformer", "time"): "(b*l*dff + b*nh*l^2)*nl",
         ("Chunked Reversible Transformer", "time"): "(b*l*dff + b*nh*l^2)*nl",
         ("LSH Transformer", "memory"): "max(b*l*dff, b*nh*l*nr*c^(1/2))*nl",
@@ -127,6 +129,35 @@ def test_formulas_stand_but_for_the_misprints(table, kind, column, formula):
         ("Reformer", "time"): "(b*l*dff + b*nh*l*nr*c^(1/2))*nl",
     }
     assert complexity.cell(table, kind, column, formula) == misprints.get((kind, column), formula)
+
+
+def test_a_time_of_table_1_must_have_every_power_in_both_regimes():
+    """dk is one of them: l^2 stands where attention is largest, and not where vectors are."""
+    counted = complexity.counted_law("table1", "Scaled Dot-Product", "time")
+    assert [(law["l"], law["dk"]) for law in counted] == [(2, 1), (2, 1)]
+
+    def differing(formula):
+        printed = complexity.printed_law("table1", "Scaled Dot-Product", "time", formula)
+        return complexity.differing(counted, printed)
+
+    assert differing("b*nh*l^2*dk") == differing("b*nh*l*l*dk + b*nh*l*dk") == set()
+    assert differing("b*nh*l^2") == {"dk"} and differing("max(b*nh*l*dk, b*nh*l^2*dk)") == set()
+    assert differing("max(b*nh*l*dk, b*nh*l^2)") == {"l", "dk"}
+
+
+def test_what_is_left_out_of_the_times_of_table_3_is_said(monkeypatch):
+    said = " ".join(complexity.rule_words())
+    for regime in complexity.Law._fields:
+        assert regime in said
+    assert "a factor dmodel besides" in said
+    left = complexity.counted_law("table3", "Transformer", "time")
+    assert all("dmodel" not in law for law in left)
+    monkeypatch.setattr(complexity, "LEFT_OUT", {})
+    complexity.counted_law.cache_clear()
+    whole = complexity.counted_law("table3", "Transformer", "time")
+    complexity.counted_law.cache_clear()
+    assert (whole.wide["dmodel"], whole.long["dmodel"]) == (1, 0)
+    assert [{**law, "dmodel": 0} for law in whole] == [{**law, "dmodel": 0} for law in left]
 
 
 def test_what_is_wrong_follows_from_the_powers_that_differ():
@@ -147,10 +178,13 @@ def test_every_size_that_differs_in_a_formula_of_table_1_is_explained():
     memory, time = (
         tables._why("table1", row["attention_type"], column, row[column]) for column in ("memory", "time")
     )
-    assert time == "each token sees a window of 4l/nc: the printed square counts it twice"
+    window = "each token sees a window of 4l/nc: the printed square counts it twice"
+    assert time.startswith(f"{window}; counted is one term in both regimes, b*nh*l^2*dk*nr/nc: ")
     assert memory.startswith(
-        f"{time}; counted on the definition, which sorts the vectors of all rounds at once"
+        f"{window}; counted on the definition, which sorts the vectors of all rounds at once"
     )
+    full = tables._why("table1", "Scaled Dot-Product", "time", FACTS.table("table1").rows[0]["time"])
+    assert full.startswith("counted is one term in both regimes, b*nh*l^2*dk: ")
 
 
 def test_the_fused_version_needs_no_memory_for_each_round():

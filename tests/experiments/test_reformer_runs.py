@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from attn.experiments.reformer import CHAPTER
+from attn.experiments.reformer.fixed import FixedAttentionConfig, FixedLSHAttention
 from attn.experiments.reformer.runs import (
     ATTENTIONS,
     CODE_MODELS,
@@ -15,8 +16,11 @@ from attn.experiments.reformer.runs import (
     MODELS,
     PAPER,
     TABLE2_ROWS,
+    VARIANTS,
     build_code,
     build_duplication,
+    build_fixed,
+    own_evaluation,
 )
 from attn.experiments.reformer.workloads import (
     EVALUATIONS,
@@ -176,8 +180,8 @@ def test_a_seed_fixes_the_run():
 
 
 def tiny_code(model, **changes):
-    """A small run of one of `CODE_MODELS`: the attentions of the config at `cpu`, with as many buckets as chunks."""
-    config, row = CHAPTER.experiment(f"duplication/{model}").config("cpu"), CODE_MODELS[model][0]
+    """A small run of a model by a code: the attentions of the config at `cpu`, with as many buckets as chunks."""
+    config, row = CHAPTER.experiment(f"duplication/{model}").config("cpu"), own_evaluation(model)
     hashed = replace(config.hashed, n_buckets=16)
     trained = config.full if row == "full" else replace(hashed, n_rounds=config.attention.n_rounds)
     plain = {name: value for name, value in vars(tiny()).items() if name != "attention"}
@@ -247,6 +251,101 @@ def test_public_code_s_evaluation_is_no_other_by_name_alone():
         with torch.no_grad(), _attending(model, config, attention):
             logits.append(model(tokens)[0])
     assert not torch.allclose(*logits, rtol=0, atol=1e-4)
+
+
+# --- single things of the replication's code ---------------------------------------------------------------------
+
+
+def test_every_variant_differs_from_the_replication_in_what_it_says():
+    found = {name: CHAPTER.experiment(f"duplication/{name}").config("cpu") for name in VARIANTS}
+    for name, config in found.items():
+        row = VARIANTS[name].row
+        theirs = CHAPTER.experiment(f"duplication/{row}_replication").config("cpu")
+        both = {
+            field: getattr(theirs, field) for field in vars(theirs) if field not in ("attention", "hashed")
+        }
+        assert both == {field: getattr(config, field) for field in both}, "training, sizes and full attention"
+        shared = vars(theirs.attention).items()
+        other = {key: value for key, value in vars(config.attention).items() if (key, value) not in shared}
+        expected = {
+            "fixed": {"rotation_seed": 42},
+            "scaled": {"n_buckets": 32},
+            "one_bucket": {"is_scaled": False},
+        }
+        assert other == expected[name.partition("_")[2]]
+        assert code_evaluation(config, row) == config.attention, "evaluated as it was trained"
+        assert own_evaluation(name) == row
+
+
+def test_fixed_rotations_are_those_of_the_seed_in_every_call_and_head():
+    layers = []
+    for seed in (42, 42, 7):
+        torch.manual_seed(0)
+        layers.append(
+            FixedLSHAttention(
+                d_model=16, n_heads=4, chunk_len=4, n_rounds=2, n_buckets=(4, 6), rotation_seed=seed
+            )
+        )
+    first, again, other = layers
+    query = torch.randn(2, 4, 32, 4)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    found = first.rotations(query)
+    assert torch.equal(torch.get_rng_state(), before), "torch's own generator is left alone"
+    assert [list(one.shape) for one in found] == [[4, 2, 4, 2], [4, 2, 4, 3]]
+    for one, same, different in zip(found, again.rotations(query), other.rotations(query), strict=True):
+        assert torch.equal(one, same) and not torch.equal(one, different)
+        assert torch.equal(one, one[:1].expand_as(one)) and not torch.equal(one[:, 0], one[:, 1])
+    inputs = torch.randn(2, 32, 16)
+    assert torch.equal(first.buckets(inputs), first.buckets(inputs))
+    same_vectors = torch.randn(2, 1, 32, 4).expand(-1, 4, -1, -1)
+    buckets = first._hash(same_vectors, None, None)
+    assert torch.equal(buckets, buckets[:, :1].expand_as(buckets)), "heads hash alike"
+    torch.testing.assert_close(first(inputs), again(inputs))
+    without = FixedLSHAttention(d_model=16, n_heads=4, chunk_len=4, n_rounds=1, rotation_seed=42)
+    assert [list(one.shape) for one in without.rotations(query)] == [[4, 1, 4, 8]], (
+        "two buckets for each chunk"
+    )
+
+
+def test_fixed_rotations_are_in_the_order_of_the_replication_s_code():
+    numbers = torch.randn(
+        4, 3, 2, generator=torch.Generator().manual_seed(42)
+    )  # width, rounds, half the buckets
+    layer = FixedLSHAttention(d_model=8, n_heads=2, chunk_len=4, n_rounds=3, n_buckets=4, rotation_seed=42)
+    (found,) = layer.rotations(torch.randn(1, 2, 16, 4))
+    for head, rounds, width in ((0, 0, 0), (1, 2, 3)):
+        assert torch.equal(found[head, rounds, width], numbers[width, rounds])
+
+
+def test_a_model_with_fixed_rotations_starts_as_one_without():
+    states = []
+    for name in ("lsh1_fixed", "lsh1_replication"):
+        workload = (build_fixed if name == "lsh1_fixed" else build_code)(tiny_code(name), 0, CPU)
+        states.append(workload.model.state_dict())
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("model", ["lsh2_fixed", "lsh2_scaled", "lsh2_one_bucket"])
+def test_outcome_of_a_variant_says_how_it_hashes(model):
+    build = CHAPTER.experiment(f"duplication/{model}").build
+    workload = build(tiny_code(model), 0, CPU)
+    found = workload.outcome(
+        workload.model, train(workload, workload.config.training, seed=0).history
+    ).metrics
+    assert set(found) == {f"accuracy_{name}" for name in EVALUATIONS}
+    hashed, full = found["accuracy_lsh4"].definition, found["accuracy_full"].definition
+    fixed = "the same rotations in every call and head, from seed 42"
+    assert (fixed in hashed) == (model == "lsh2_fixed") and ("new rotations" in hashed) == (
+        fixed not in hashed
+    )
+    assert ("divided by the root" in hashed) == (model != "lsh2_one_bucket")
+    assert "rotations" not in full and "keys of any length, to itself only where" in full
+
+
+def test_only_hashing_has_rotations_to_fix():
+    with pytest.raises(ValueError, match="kind must be 'lsh' where rotations are fixed; got 'full'"):
+        FixedAttentionConfig(kind="full", rotation_seed=1)
 
 
 def test_a_run_depends_on_its_attention_and_its_scores():

@@ -2,14 +2,15 @@
 
 Each size is multiplied by 4 while the others stay, in two regimes: *wide*, where the feed-forward layer or the vectors
 themselves are largest, and *long*, where attention is. The exponents say what a formula has to say. A printed
-formula is given the same treatment, and stands if all its exponents are those that were counted.
+formula is given the same treatment, and stands if all its exponents are those that were counted, in both regimes. In
+the times of table 3 the width of the model is left out, see `LEFT_OUT`.
 """
 
 from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from fractions import Fraction
 from functools import cache
@@ -31,7 +32,9 @@ from attn.transformer import FeedForward
 _GROWTH = 4  # by which a size is multiplied; sqrt(c) is a whole number then
 _ROUNDING = 0.2  # how far a measured exponent may lie from the law's: lower terms have not quite gone
 _POWERS = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(2), Fraction(3))
-_WIDTHS = ("dk", "dmodel")  # vectors that are multiplied: the printed times leave out how long they are
+# Sizes that are not compared, by table and column. In the times of table 3 the print leaves out how wide the vectors are
+# that are multiplied. In those of table 1 it has dk in one term and not in the other, so that all sizes are compared.
+LEFT_OUT = {("table3", "time"): ("dmodel",)}
 
 Sizes = Mapping[str, int]
 Exponents = dict[str, Fraction]
@@ -258,7 +261,7 @@ def exponents(measure: Callable[[Sizes], float], sizes: Sizes) -> Exponents:
 
 
 class Law(NamedTuple):
-    """Exponents in both regimes; those of the widths are left out of times."""
+    """Exponents in both regimes, but for those of what is `LEFT_OUT`."""
 
     wide: Exponents
     long: Exponents
@@ -281,7 +284,7 @@ def counted_law(table: str, kind: str, column: str) -> Law:
         model, inputs = whole_model(kind, sizes), torch.randn(sizes["b"], sizes["l"], sizes["dmodel"])
         return peak_saved(model, inputs) if column == "memory" else flops(lambda: model(inputs))
 
-    return _law(measure, regimes(table, kind), column)
+    return _law(measure, regimes(table, kind), LEFT_OUT.get((table, column), ()))
 
 
 def printed_law(table: str, kind: str, column: str, formula: str) -> Law:
@@ -302,28 +305,24 @@ def printed_law(table: str, kind: str, column: str, formula: str) -> Law:
     def value(values: Sizes) -> float:
         return eval(code, {"__builtins__": {}, "max": max}, dict(values))
 
-    return _law(value, sizes, column)
+    return _law(value, sizes, LEFT_OUT.get((table, column), ()))
 
 
-def _law(measure: Callable[[Sizes], float], at: Mapping[str, Sizes], column: str) -> Law:
-    left_out = _WIDTHS if column == "time" else ()
+def _law(measure: Callable[[Sizes], float], at: Mapping[str, Sizes], left_out: Sequence[str]) -> Law:
     found = (exponents(measure, at[regime]) for regime in Law._fields)
     return Law(*({name: power for name, power in law.items() if name not in left_out} for law in found))
 
 
-def differing(table: str, column: str, counted: Law, printed: Law) -> set[str]:
-    """Sizes whose printed power is not the counted one; times of table 1 are compared where attention is largest."""
-    compared = ("long",) if table + column == "table1time" else Law._fields
-    pairs = [(getattr(counted, regime), getattr(printed, regime)) for regime in compared]
+def differing(counted: Law, printed: Law) -> set[str]:
+    """Sizes whose printed power is not the counted one, in either regime."""
+    pairs = zip(counted, printed, strict=True)
     return {name for ours, theirs in pairs for name in ours if ours[name] != theirs[name]}
 
 
-def law_text(table: str, column: str, law: Law) -> str:
+def law_text(column: str, law: Law) -> str:
     """Exponents as a formula in the manner of the paper."""
     is_deep = bool(law.long.get("nl"))
     wide, long = (_product({name: p for name, p in term.items() if name != "nl"}) for term in law)
-    if table == "table1" and column == "time":
-        return long
     if wide == long:
         whole = wide
     else:
@@ -346,6 +345,20 @@ def _power(name: str, power: Fraction) -> str:
 def cell(table: str, kind: str, column: str, formula: str) -> str:
     """The printed formula where it stands, else what was counted."""
     counted = counted_law(table, kind, column)
-    if differing(table, column, counted, printed_law(table, kind, column, formula)):
-        return law_text(table, column, counted)
+    if differing(counted, printed_law(table, kind, column, formula)):
+        return law_text(column, counted)
     return formula
+
+
+def rule_words() -> list[str]:
+    """How a printed formula of table 1 or 3 is judged, in sentences."""
+    (width,) = LEFT_OUT["table3", "time"]
+    return [
+        f"Every size is multiplied by {_GROWTH} while the others stay, in two regimes: {' and '.join(Law._fields)}. A "
+        "printed formula stands if every size has its counted power in both. As time the products of matrices in a "
+        "forward pass are counted, as memory the largest tensor of an attention (table 1) or what waits for the "
+        "gradient in a model (table 3).",
+        f"Not compared are the widths of vectors in the times of table 3, which the print leaves out: counted, the "
+        f"feed-forward term has a factor {width} besides, and attention's the width of a head, which is no size of that "
+        "table. A time that stands there stands up to these.",
+    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
+from attn.experiments.reformer.fixed import FixedAttentionConfig, FixedWorkload
 from attn.experiments.reformer.workloads import (
     AttentionConfig,
     CodeConfig,
@@ -53,7 +54,28 @@ CODES: Mapping[str, Code] = {
 CODE_MODELS: Mapping[str, tuple[str, str]] = {
     f"{row}_{code}": (row, code) for code in CODES for row in ("full", "lsh4", "lsh2", "lsh1")
 }
-MODELS = (*ATTENTIONS, *CODE_MODELS)
+
+
+class Variant(NamedTuple):
+    """A row of table 2 by some of what the replication's code does, or by all and more, beside its full attention."""
+
+    row: str
+    label: str
+    hashed: AttentionConfig  # but for rounds and buckets
+    buckets: int  # for each chunk; two in the paper
+
+
+# The code's own seed makes every call and head hash alike; its factor and its buckets are two things, each alone here.
+_FIXED = FixedAttentionConfig(kind="lsh", is_scaled=True, rotation_seed=42)
+VARIANTS: Mapping[str, Variant] = {
+    "lsh1_fixed": Variant("lsh1", "the replication's code, fixed rotations", _FIXED, 1),
+    "lsh2_fixed": Variant("lsh2", "the replication's code, fixed rotations", _FIXED, 1),
+    "lsh2_scaled": Variant("lsh2", "of the replication's hashing the factor alone", _HASHED, 2),
+    "lsh2_one_bucket": Variant(
+        "lsh2", "of the replication's hashing the buckets alone", AttentionConfig(kind="lsh"), 1
+    ),
+}
+MODELS = (*ATTENTIONS, *CODE_MODELS, *VARIANTS)
 LABELS = {
     "full": "full attention: shared, unit keys, itself last",
     "lsh4": "LSH, 4 rounds",
@@ -68,6 +90,7 @@ LABELS |= {
     model: f"{CODES[code].label}: {LABELS[row].partition(':')[0]}"
     for model, (row, code) in CODE_MODELS.items()
 }
+LABELS |= {model: f"{one.label}: {LABELS[one.row]}" for model, one in VARIANTS.items()}
 TABLE2_ROWS = {"Full Attention": "full", "LSH-4": "lsh4", "LSH-2": "lsh2", "LSH-1": "lsh1"}
 
 
@@ -75,6 +98,8 @@ def own_evaluation(model: str) -> str:
     """Which evaluation is that of the training; queries and keys that were trained apart stay apart in full ones."""
     if model in CODE_MODELS:
         return CODE_MODELS[model][0]
+    if model in VARIANTS:
+        return VARIANTS[model].row
     return "full_plain" if model == "separate" else model
 
 
@@ -86,6 +111,18 @@ def build_duplication(config: DuplicationConfig, seed: int, device: torch.device
 def build_code(config: CodeConfig, seed: int, device: torch.device) -> CodeWorkload:
     """Workload of duplication by the conventions of a code."""
     return CodeWorkload(config, seed, device)
+
+
+def build_fixed(config: CodeConfig, seed: int, device: torch.device) -> FixedWorkload:
+    """Workload of duplication where every call and head hashes with the same rotations."""
+    return FixedWorkload(config, seed, device)
+
+
+def _builder(model: str) -> Callable[[Any, int, torch.device], DuplicationWorkload]:
+    if model in ATTENTIONS:
+        return build_duplication
+    is_fixed = model in VARIANTS and isinstance(VARIANTS[model].hashed, FixedAttentionConfig)
+    return build_fixed if is_fixed else build_code
 
 
 def _duplication(budget: Mapping[str, Any], model: str) -> DuplicationConfig:
@@ -113,8 +150,14 @@ def _attentions(model: str, n_chunks: int) -> Mapping[str, AttentionConfig]:
     """Of the training, and where the columns of the evaluation are a code's, of these."""
     if model in ATTENTIONS:
         return {"attention": ATTENTIONS[model]}
-    row, code = CODE_MODELS[model]
-    full, hashed = CODES[code].full, replace(CODES[code].hashed, n_buckets=n_chunks)
+    if model in VARIANTS:
+        row, _, hashed, buckets = VARIANTS[model]
+        full = CODES["replication"].full
+    else:
+        row, code = CODE_MODELS[model]
+        _, full, hashed = CODES[code]
+        buckets = 1
+    hashed = replace(hashed, n_buckets=buckets * n_chunks)
     trained = full if row == "full" else replace(hashed, n_rounds=ATTENTIONS[row].n_rounds)
     return {"attention": trained, "full": full, "hashed": hashed}
 
@@ -132,7 +175,7 @@ def _experiment(model: str) -> Experiment:
         tables=_tables(model),
         configs={profile: _duplication(budget, model) for profile, budget in budgets.items()},
         seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
-        build=build_duplication if model in ATTENTIONS else build_code,
+        build=_builder(model),
         share=_share,
     )
 

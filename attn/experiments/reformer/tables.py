@@ -92,8 +92,9 @@ class _Cause(NamedTuple):
     """What is wrong where the printed power of a size is not the counted one."""
 
     size: str
-    words: str
+    words: str  # {law} stands for what was counted
     explains: tuple[str, ...] = ()  # sizes whose powers differ by the same cause
+    column: str | None = None  # "memory" or "time" where it is a cause in one of them only
 
 
 _CAUSES = (
@@ -108,11 +109,20 @@ _CAUSES = (
         "counted on attention that holds one query's weights at a time; the text agrees, so the printed square is a "
         "misprint",
         explains=("dk",),
+        column="memory",
     ),
     _Cause(
         "nr",
         "counted on the definition, which sorts the vectors of all rounds at once; with one round after another, as in "
         "attn.kernels.lsh, the first term has no nr",
+        column="memory",
+    ),
+    _Cause(
+        "dk",
+        "counted is one term in both regimes, {law}: a query takes dk multiply-adds with every key that it sees; of the "
+        "two printed terms the first leaves out how many keys these are, and the second leaves out dk",
+        explains=("l", "nr"),
+        column="time",
     ),
 )
 
@@ -120,13 +130,13 @@ _CAUSES = (
 def _why(table: str, kind: str, column: str, formula: str) -> str | None:
     """What is wrong with a printed formula, or None if it stands."""
     counted = complexity.counted_law(table, kind, column)
-    left = complexity.differing(table, column, counted, complexity.printed_law(table, kind, column, formula))
+    left = complexity.differing(counted, complexity.printed_law(table, kind, column, formula))
     if not left:
         return None
     said = []
     for cause in _CAUSES:
-        if cause.size in left:
-            said.append(cause.words)
+        if cause.size in left and cause.column in (None, column):
+            said.append(cause.words.format(law=complexity.law_text(column, counted)))
             left -= {cause.size, *cause.explains}
     said += [f"the power of {size} differs" for size in sorted(left)]
     return "; ".join(said)

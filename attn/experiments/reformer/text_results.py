@@ -274,12 +274,11 @@ def four_combinations(records: Records, profile: str = BOOK_PROFILE) -> Html:
         grid.add([plain(how), *(plain(_bleu(some)) for some in pair), plain(_gain(*pair))])
     gains = [_gain(*(found[how, sharing] for how in _DURATIONS)) for sharing in _SHARINGS]
     grid.add([plain("long minus short"), *map(plain, gains), plain(BLANK)])
+    counted = [f"{label} {count:,}" for label, count in _parameters(profile).items()]
     baseline = f"{TRANSLATION_LABELS['transformer']}: {_bleu(records.get('transformer', ()))}"
     grid.notes = [
         plain(f"{baseline}. Differences are of runs with the same seed."),
-        plain(
-            f"Parameters at {profile}: {'; '.join(f'{label} {count:,}' for label, count in _parameters(profile).items())}."
-        ),
+        plain(f"Parameters at {profile}: {'; '.join(counted)}."),
     ]
     return grid.render()
 

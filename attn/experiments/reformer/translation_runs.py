@@ -27,6 +27,7 @@ MODELS: Mapping[str, tuple[bool, str, bool]] = {
     "short_apart": (True, "short", False),
     "long_shared": (True, "long", True),
     "long_apart": (True, "long", False),
+    "long_transformer": (False, "long", True),
     "big": (True, "big", False),
 }
 LABELS = {
@@ -35,6 +36,7 @@ LABELS = {
     "short_apart": "reversible, short training, no sharing",
     "long_shared": "reversible, long training, shared embeddings",
     "long_apart": "reversible, long training, no sharing",
+    "long_transformer": "Transformer, long training, shared embeddings",
     "big": "reversible, big, no sharing",
 }
 TABLE4_ROWS = {
