@@ -13,6 +13,7 @@ from typing import Any
 from attn.reproduction.errors import UsageError, choose
 from attn.reproduction.paths import PAPERS
 
+THE_PAPER = "the paper"
 CHECKED = ("two sources", "one source", "memory only")
 
 
@@ -32,6 +33,7 @@ class FactTable:
         checked: how the cells were checked, one of `CHECKED`; "memory only" is unverified.
         source: where they were checked.
         notes: what a reader must know.
+        whose: whose numbers these are, as "the replication"; the paper's own unless said.
     """
 
     id: str
@@ -41,6 +43,7 @@ class FactTable:
     checked: str
     source: str | None
     notes: str
+    whose: str = THE_PAPER
 
     @property
     def verified(self) -> bool:
@@ -125,7 +128,7 @@ def _check(path: Path, data: Any) -> None:
             raise FactsError(f"{path.name}: an id of {name} occurs twice in {', '.join(ids)}")
     for table in data["tables"]:
         for index, row in enumerate(table["rows"]):
-            # `kind` marks quoted rows; `variation` words a row that no column describes
+            # `kind` marks rows that are quoted or not rerun; `variation` words a row that no column describes
             foreign = set(row) - set(table["columns"]) - {"kind", "variation"}
             if foreign:
                 raise FactsError(
@@ -170,7 +173,7 @@ def load_paper(path: Path) -> Paper:
 def _table(data: Mapping[str, Any]) -> FactTable:
     fields = {name: data[name] for name in ("id", "caption", "checked", "source", "notes")}
     rows = tuple(MappingProxyType(row) for row in data["rows"])
-    return FactTable(**fields, columns=tuple(data["columns"]), rows=rows)
+    return FactTable(**fields, columns=tuple(data["columns"]), rows=rows, whose=data.get("whose", THE_PAPER))
 
 
 @cache

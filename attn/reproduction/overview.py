@@ -33,6 +33,7 @@ CELL_MARKS = {
     "recorded": Mark("s", "#00795a", "#2fc79b"),
     "pending": Mark("o", "#6b6b6b", "#a9a9a9", filled=False),
     "quoted": Mark("_", "#6b6b6b", "#a9a9a9"),
+    "own": Mark("|", "#6b6b6b", "#a9a9a9"),
 }
 CLAIM_MARKS = {
     "holds": Mark("^", "#0072b2", "#56b4e9"),

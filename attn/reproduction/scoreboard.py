@@ -13,7 +13,7 @@ from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, Verdict, judge, u
 from attn.reproduction.effects import effect_text
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import RECORDED_PROFILES, Chapter, Exact, Measured, Recomputed, TableView
-from attn.reproduction.facts import FactTable, Paper, load_papers
+from attn.reproduction.facts import THE_PAPER, FactTable, Paper, load_papers
 from attn.reproduction.records import Record, Skipped, load_records
 from attn.reproduction.staleness import Freshness, freshness
 from attn.reproduction.tables import printed_decimals
@@ -65,6 +65,7 @@ class ChapterState:
         view = next(view for view in self.chapter.tables if view.id == table_id)
         return {
             "id": fact.id,
+            "whose": fact.whose,
             "caption": fact.caption,
             "checked": fact.checked,
             "source": fact.source,
@@ -74,13 +75,15 @@ class ChapterState:
         }
 
     def _row(self, fact: FactTable, view: TableView, row: Mapping[str, Any]) -> dict[str, Any]:
-        quoted = row.get("kind") == "quoted"
-        cells = [self._cell(view, row, name, quoted) for name in fact.columns if _role(view, name) != "label"]
-        command = None if quoted else view.command(row)
+        # other systems' numbers, and the paper's own that no run here stands for
+        shown = {"quoted": "quoted", "not rerun": "own"}.get(row.get("kind"))
+        cells = [self._cell(view, row, name, shown) for name in fact.columns if _role(view, name) != "label"]
+        quoted = shown == "quoted"
+        command = None if shown else view.command(row)
         label = view.label(row)
         return {"id": _slug(label), "label": label, "quoted": quoted, "command": command, "cells": cells}
 
-    def _cell(self, view: TableView, row: Mapping[str, Any], name: str, quoted: bool) -> dict[str, Any]:
+    def _cell(self, view: TableView, row: Mapping[str, Any], name: str, shown: str | None) -> dict[str, Any]:
         cell = {
             "column": name,
             "paper": row.get(name),
@@ -92,11 +95,11 @@ class ChapterState:
         }
         if name in view.settings:
             return cell | {"kind": "setting", "state": "setting"}
-        theirs = cell | {"kind": "quoted", "state": "quoted"}
+        theirs = cell | {"kind": shown or "quoted", "state": shown or "quoted"}
         if row.get(name) is None:
             return theirs
         rule = view.cells[name]
-        if quoted and not isinstance(rule, Recomputed):
+        if shown and not isinstance(rule, Recomputed):
             return theirs
         if isinstance(rule, Measured):
             return cell | self._measured(rule, row)
@@ -105,7 +108,7 @@ class ChapterState:
         if found.get("values") and not table.verified:
             found |= {"state": "unverified", "matches": None}
         # what cannot be computed of another system stays quoted; of the paper's own it is still to come
-        return theirs if quoted and found["state"] == "pending" else cell | found
+        return theirs if shown and found["state"] == "pending" else cell | found
 
     def _measured(self, rule: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
         values, detail, stale = {}, {}, False
@@ -272,18 +275,34 @@ def _detail(pairs: list[tuple[Record, float]], rule: Measured, share: str) -> di
 
 def headline(title: str, claims: list[Verdict], tables: list[dict[str, Any]]) -> str:
     """One generated sentence: did it reproduce?"""
-    cells = [cell for table in tables for row in table["rows"] for cell in row["cells"]]
+    cells = [cell for table in tables if table["whose"] == THE_PAPER for cell in _all_cells(table)]
     unverified = sum(cell["state"] == "unverified" for cell in cells)
     exact = [cell for cell in cells if cell["kind"] == "exact" and cell["state"] != "unverified"]
-    measured = [cell for cell in cells if cell["kind"] == "measured"]
     matching = sum(cell["matches"] == "yes" for cell in exact)
-    recorded = sum(bool(cell["values"]) for cell in measured)
     found = [
         f"{matching} of {len(exact)} exact cells equal the print" if exact or not unverified else "",
         f"{unverified} computed cells stand beside a print known from memory alone" if unverified else "",
-        f"and {recorded} of {len(measured)} measured cells have a recorded number",
+        f"and {_recorded(cells)} measured cells have a recorded number",
     ]
-    return f"{title}: {_rulings(claims)}; {', '.join(filter(None, found))}."
+    others = [
+        f"beside numbers of {table['whose']}, {_recorded(_all_cells(table))}"
+        for table in tables
+        if table["whose"] != THE_PAPER
+    ]
+    own = sum(cell["kind"] == "own" for cell in cells)
+    if own:
+        others.append(f"{own} more of the paper's own {'is' if own == 1 else 'are'} shown and not rerun")
+    return "; ".join([f"{title}: {_rulings(claims)}", ", ".join(filter(None, found)), *others]) + "."
+
+
+def _all_cells(table: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cell for row in table["rows"] for cell in row["cells"]]
+
+
+def _recorded(cells: Iterable[dict[str, Any]]) -> str:
+    """How many of the measured cells have a recorded number."""
+    measured = [cell for cell in cells if cell["kind"] == "measured"]
+    return f"{sum(bool(cell['values']) for cell in measured)} of {len(measured)}"
 
 
 def _rulings(claims: list[Verdict]) -> str:

@@ -19,6 +19,7 @@ from math import isfinite, log10
 from typing import Any
 
 from attn.reproduction.experiment import PROFILES
+from attn.reproduction.facts import THE_PAPER
 from attn.reproduction.grid import BLANK, Cell, Grid, Html, below, linked, plain
 
 # Longest note shown in its cell, in characters; a longer one stands under the table.
@@ -32,6 +33,7 @@ STATES = {
     "recorded": ("●", "recorded"),
     "pending": ("○", "pending"),
     "quoted": ("·", "quoted"),
+    "own": ("–", "not rerun"),
 }
 VERDICTS = {
     "holds": ("✓", "holds"),
@@ -129,12 +131,24 @@ def table_name(table_id: str) -> str:
 
 
 def tally(chapter: dict) -> dict[str, Counter]:
-    """How many cells are in each state, claims have each verdict, and records are fresh."""
-    cells = [cell for table in chapter["tables"] for cell in _cells(table)]
+    """How many of the paper's cells are in each state, claims have each verdict, and records are fresh.
+
+    Cells of tables that are not the paper's are counted apart, as "others".
+    """
+    cells, others = (
+        [
+            cell
+            for table in chapter["tables"]
+            if (table["whose"] == THE_PAPER) == ours
+            for cell in _cells(table)
+        ]
+        for ours in (True, False)
+    )
     return {
         "computed": Counter(cell["state"] for cell in cells if cell["kind"] in ("exact", "recomputed")),
         "measured": Counter(cell["state"] for cell in cells if cell["kind"] == "measured"),
-        "quoted": Counter(cell["state"] for cell in cells if cell["kind"] == "quoted"),
+        "shown": Counter(cell["state"] for cell in cells if cell["kind"] in ("quoted", "own")),
+        "others": Counter(cell["state"] for cell in others),
         "claims": Counter(map(claim_state, chapter["claims"])),
         "records": Counter(record["freshness"] for record in chapter["records"]),
     }
@@ -178,7 +192,7 @@ def unverified(cell: Cell, checked: str) -> Cell:
 def paper_table(
     table: dict, *, freshness: bool = False, records: Sequence[dict] = (), root: str | None = "../"
 ) -> Html:
-    """A table of the paper beside what was computed or recorded here, one line a value and profile.
+    """A table of printed numbers beside what was computed or recorded here, one line a value and profile.
 
     Args:
         table: one entry of a chapter's `tables`.
@@ -186,7 +200,7 @@ def paper_table(
         records: the chapter's `records`; each recorded value links to those it comes from.
         root: way from the page to the folder that holds `results/`; None names the records without a link.
     """
-    columns = ["Row", "Settings", "Quantity", "Paper", "Recorded", "Difference", "Result"]
+    columns = ["Row", "Settings", "Quantity", _owner(table), "Recorded", "Difference", "Result"]
     grid = Grid(_caption(table), [*columns, "Profile", "Freshness", "Rerun"])
     lines_of = _Lines(table, freshness, records, root)
     for row in table["rows"]:
@@ -200,15 +214,24 @@ def paper_table(
     return grid.render()
 
 
+def table_title(table: dict) -> str:
+    """As "Table 2 of the paper": the book numbers its own tables, so it is said whose this is."""
+    return f"{table_name(table['id'])} of {table['whose']}"
+
+
+def _owner(table: dict) -> str:
+    """Heading of the printed numbers, as "Paper" or "Replication"."""
+    return table["whose"].removeprefix("the ").capitalize()
+
+
 def _caption(table: dict) -> Cell:
-    # The book numbers its own tables, so say whose this is.
-    name, caption = f"{table_name(table['id'])} of the paper.", table["caption"]
+    name, caption = f"{table_title(table)}.", table["caption"]
     return Cell(f"{name} {caption}", f"<strong>{escape(name)}</strong> {escape(caption)}")
 
 
 def _notes(table: dict) -> list[Cell]:
     source = table["source"] or "no source at hand"
-    checked = linked(f"The paper's numbers: {table['checked']} ({source}).")
+    checked = linked(f"The {table['whose'].removeprefix('the ')}'s numbers: {table['checked']} ({source}).")
     notes = [unverified(checked, table["checked"])]
     if table.get("notes"):
         notes.append(linked(table["notes"]))
@@ -516,8 +539,10 @@ def _counts(counter: Counter, keys: Iterable[str]) -> str:
 def summary(chapter: dict) -> str:
     """One line on a chapter: cells by state, tests of claims by verdict, stale records."""
     counts = tally(chapter)
-    kinds = ("computed", "measured", "quoted")
-    parts = [f"{kind} cells: {_counts(counts[kind], STATES)}" for kind in kinds]
+    kinds = {"computed": "computed cells", "measured": "measured cells", "shown": "cells that are only shown"}
+    parts = [f"{words}: {_counts(counts[kind], STATES)}" for kind, words in kinds.items()]
+    if counts["others"]:
+        parts.append(f"cells beside others' numbers: {_counts(counts['others'], STATES)}")
     parts += [f"tests of claims: {_counts(counts['claims'], CLAIM_STATES)}", f"records: {_stale(counts)}"]
     return "; ".join(parts)
 
@@ -529,11 +554,11 @@ def _stale(counts: dict[str, Counter]) -> str:
 
 def chapters_table(status: Sequence[dict]) -> Html:
     """All chapters, one line each."""
-    columns = ["Chapter", "Computed cells", "Measured cells", "Quoted cells", "Tests of claims", "Records"]
+    columns = ["Chapter", "Computed cells", "Measured cells", "Only shown", "Tests of claims", "Records"]
     grid = Grid(plain("All chapters"), columns)
     for chapter in status:
         counts = tally(chapter)
-        cells = [_counts(counts[group], STATES) for group in ("computed", "measured", "quoted")]
+        cells = [_counts(counts[group], STATES) for group in ("computed", "measured", "shown")]
         row = [f"{chapter['number']} {chapter['short_title']}", *cells]
         grid.add([plain(text) for text in [*row, _counts(counts["claims"], CLAIM_STATES), _stale(counts)]])
     return grid.render()
@@ -568,7 +593,7 @@ def chapter_scoreboard(chapter: dict, *, root: str | None = "../") -> Html:
     )
     claims, skipped = claims_table(chapter["claims"], freshness=True), skipped_list(chapter)
     html = f"<p>{escape(chapter['headline'])}</p>{claims.html}{folded}{skipped.html}"
-    counted = [f"  {table_name(table['id'])}: {_table_counts(table)}" for table in chapter["tables"]]
+    counted = [f"  {table_title(table)}: {_table_counts(table)}" for table in chapter["tables"]]
     text = [chapter["headline"], claims.text, "\n".join(["Tables", *counted]), *_stale_lines(chapter)]
     return Html(html, "\n\n".join(filter(None, [*text, skipped.text])))
 

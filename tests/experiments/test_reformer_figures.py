@@ -538,15 +538,18 @@ def test_task_and_window_are_computed():
 
 
 def test_effects_compare_the_conventions():
-    assert {effect.deviation for effect in CHAPTER.effects} == {"full_convention", "lsh_convention", "scale"}
+    deviations = {effect.deviation for effect in CHAPTER.effects}
+    assert deviations == {
+        "full_convention", "lsh_convention", "scale", "rotations", "translation_length", "weight_sharing",
+    }  # fmt: skip
     ids = {experiment.id for experiment in CHAPTER.experiments}
     assert {side for effect in CHAPTER.effects for side in (effect.ours, effect.undone)} <= ids
     assert CHAPTER.effects[0].value(record("full", 0, row(1, 0.8, 0.6, 0.4, 0.2))) == pytest.approx(50)
     alike = [effect for effect in CHAPTER.effects if effect.ours.endswith("lsh1") or "lsh1_" in effect.ours]
-    assert [effect.value(record("lsh1", 0, row(1, 0.8, 0.6, 0.4, 0.2))) for effect in alike] == [20, 20]
-    assert {effect.deviation for effect in CHAPTER.effects} <= {
-        item.id for item in load_papers()[PAPER].deviations
-    }
+    assert [effect.value(record("lsh1", 0, row(1, 0.8, 0.6, 0.4, 0.2))) for effect in alike] == [20, 20, 20]
+    assert deviations <= {item.id for item in load_papers()[PAPER].deviations}
+    scaled = next(effect for effect in CHAPTER.effects if effect.undone.endswith("lsh2_scaled"))
+    assert scaled.value(record("lsh2", 0, accuracy_full_raw_keys=0.125)) == 12.5
 
 
 def verdicts(records):

@@ -1,7 +1,6 @@
 """Claims, figures and words of chapter 2 on language models, time and memory, from what they compute and made-up records."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -346,30 +345,9 @@ def test_what_is_read_names_source_licence_and_splits():
     assert "enwik8" in text and "test_2016_flickr" in text
 
 
-def test_words_of_depth_and_translation_are_the_facts():
+def test_words_of_depth_are_the_facts():
     (line,) = text_results.depth_words()
     assert "2, 4 and 8 layers at cpu" in line and "3, 6, 12 and 20 layers at paper" in line
-    (line,) = text_results.translation_words(FACTS)
-    assert line.startswith("From 27.6 to 28.0 two things change at once: 5 times as many updates")
-    assert "800 and 4,000 at cpu" in line
-
-
-def test_the_four_combinations_stand_side_by_side():
-    assert repr(text_results.four_combinations({})) == "No records yet."
-    scores = {"short_shared": 27, "short_apart": 28, "long_shared": 29, "long_apart": 31, "transformer": 26}
-    records = {model: [translated(model, seed, bleu) for seed in range(2)] for model, bleu in scores.items()}
-    records["long_apart"].pop()
-    text = " ".join(repr(text_results.four_combinations(records)).split())
-    assert "short 27.1 (27.0 to 27.1), 2 seeds" in text
-    assert "+1.0" in text and "+2.0" in text and "+3.0" in text
-    assert "short training, shared embeddings: 26.1" in text
-    # one matrix of 5,000 rows of 128 for all, or three; layers are alike
-    transformer, shared, apart = (
-        int(count.replace(",", "")) for count in re.findall(r"embeddings(?: apart)? ([\d,]+)[;.]", text)
-    )
-    assert transformer == shared and apart - shared == 2 * 5000 * 128
-    one = " ".join(repr(text_results.four_combinations({"short_apart": records["short_apart"]})).split())
-    assert "short 28.1 (28.0 to 28.1), 2 seeds" in one and "+" not in one
 
 
 def test_quoted_models_of_table_4_are_marked():

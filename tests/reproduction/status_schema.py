@@ -31,7 +31,7 @@ DETAIL = entry(
 )  # fmt: skip
 CELL = entry(
     column=TEXT,
-    kind={"enum": ["exact", "recomputed", "measured", "quoted", "setting"]},
+    kind={"enum": ["exact", "recomputed", "measured", "quoted", "own", "setting"]},
     paper={"type": ["number", "string", "null"]},
     values={
         "type": "object",
@@ -39,7 +39,17 @@ CELL = entry(
         "additionalProperties": {"type": ["number", "string"]},
     },
     state={
-        "enum": ["matches", "differs", "fitted", "unverified", "recorded", "pending", "quoted", "setting"]
+        "enum": [
+            "matches",
+            "differs",
+            "fitted",
+            "unverified",
+            "recorded",
+            "pending",
+            "quoted",
+            "own",
+            "setting",
+        ]
     },
     matches={"enum": ["yes", "no", "fitted", None]},
     stale=maybe(BOOL),
@@ -54,7 +64,7 @@ ROW = entry(
     cells=array(CELL, minItems=1),
 )
 TABLE = entry(
-    id=TEXT, caption=TEXT, checked={"enum": ["two sources", "one source", "memory only"]}, source=maybe(STRING),
+    id=TEXT, whose={"type": "string", "pattern": "^the "}, caption=TEXT, checked={"enum": ["two sources", "one source", "memory only"]}, source=maybe(STRING),
     notes=STRING, columns=array(entry(name=TEXT, role={"enum": ["label", "setting", "value"]}), minItems=1),
     rows=array(ROW, minItems=1),
 )  # fmt: skip

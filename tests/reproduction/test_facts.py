@@ -8,7 +8,7 @@ import yaml
 
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import RECORDED_PROFILES
-from attn.reproduction.facts import CHECKED, FactsError, load_paper, load_papers
+from attn.reproduction.facts import CHECKED, THE_PAPER, FactsError, load_paper, load_papers
 from attn.reproduction.paths import PAPERS
 from tests.reproduction.toy import FACTS
 
@@ -63,7 +63,7 @@ def test_a_paper_is_loaded_cell_by_cell(path):
         assert list(table.columns) == source["columns"]
         assert (table.id, table.checked, table.source) == (source["id"], source["checked"], source["source"])
         assert table.verified == (source["checked"] in ("two sources", "one source"))
-        assert table.checked in CHECKED
+        assert table.checked in CHECKED and table.whose == source.get("whose", THE_PAPER)
     assert [claim.id for claim in paper.claims] == [claim["id"] for claim in written["claims"]]
     assert {claim.table for claim in paper.claims} <= {table.id for table in paper.tables}
 
@@ -170,6 +170,7 @@ def test_what_is_missing_is_named(faulty, key):
         ("tables/0/source", 3, "tables/0/source"),
         ("tables/0/notes", None, "tables/0/notes"),
         ("tables/0/sauce", "a library", "tables/0"),
+        ("tables/0/whose", "replication", "tables/0/whose"),
         ("claims/0/statement", "", "claims/0/statement"),
         ("claims/0/tables", "table1", "claims/0"),
         ("exact", [{"formula": "4"}], "exact/0"),

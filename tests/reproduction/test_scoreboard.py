@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from attn.experiments import chapters
 from attn.reproduction.paths import results_dir
-from attn.reproduction.scoreboard import ChapterState, agrees, collect
+from attn.reproduction.scoreboard import ChapterState, agrees, collect, headline
 from tests.reproduction.status_schema import STATUS
 
 
@@ -228,6 +228,19 @@ def test_a_print_from_memory_is_compared_with_nothing(real):
     assert "known from memory alone" in memory["headline"] and "equal the print" not in memory["headline"]
 
 
+def test_what_is_the_paper_s_own_and_not_rerun_is_not_quoted(real):
+    (chapter,) = [c for c in real if c["id"] == "kitaev2020"]
+    (table,) = [t for t in chapter["tables"] if t["id"] == "trained_numbers_in_text"]
+    states = {row["label"]: (row["cells"][0]["kind"], row["cells"][0]["state"]) for row in table["rows"]}
+    own = {label for label, pair in states.items() if pair == ("own", "own")}
+    assert own == {
+        "enwik8 test, 12 layers, trained longer with tuning",
+        "hash rounds at which LSH nearly matches full attention on imagenet64",
+    }
+    assert all((row["command"] is None) == (row["label"] in own) for row in table["rows"])
+    assert not any(row["quoted"] for row in table["rows"])
+
+
 # --- claims and headline -----------------------------------------------------------------------------------
 
 
@@ -241,6 +254,22 @@ def test_claims_of_the_paper_without_a_test_come_last(status):
         "holds",
         *["not tested at this scale"] * 3,
     ]
+
+
+def test_the_headline_says_numbers_of_others_apart():
+    def table(whose, *cells):
+        filled = [{"kind": kind, "state": "x", "values": {"cpu": 1} if kind == "measured" else {}, "matches": None}
+                  for kind in cells]  # fmt: skip
+        return {"whose": whose, "rows": [{"cells": filled}]}
+
+    ours = [table("the paper", "measured", "quoted", "own"), table("the paper", "measured")]
+    theirs = table("the replication", "measured", "measured", "measured")
+    theirs["rows"][0]["cells"][0]["values"] = {}
+    assert headline("Line", [], [*ours, theirs]) == (
+        "Line: no claims; 0 of 0 exact cells equal the print, and 2 of 2 measured cells have a recorded number; beside "
+        "numbers of the replication, 2 of 3; 1 more of the paper's own is shown and not rerun."
+    )
+    assert headline("Line", [], ours[1:]).endswith("and 1 of 1 measured cells have a recorded number.")
 
 
 def test_the_headline_counts(status, toy):

@@ -207,6 +207,7 @@ def test_states_are_a_symbol_and_a_word(chapter):
     )
     other = deepcopy(chapter["tables"][0])
     other["rows"][0]["cells"][-1] = equal | {"state": "unverified", "matches": None}
+    other["rows"][1]["cells"][-1] = equal | {"kind": "own", "state": "own", "matches": None, "values": {}}
     chapter["tables"].append(other)
     cells = [c for table in chapter["tables"] for c in Text(tables.paper_table(table).html).cells]
     for symbol, word in tables.STATES.values():
@@ -217,6 +218,20 @@ def test_recorded_value_has_spread_seeds_profile_and_scale(measured, chapter):
     cells = Text(tables.paper_table(measured, records=chapter["records"]).html).cells
     assert "0.031 ± 0.01bits per sequence, 3 seeds: 0 1 2" in cells
     assert "cpu10% of the paper's sequences" in cells and "gpu100% of the paper's sequences" in cells
+
+
+def test_a_table_of_others_says_whose_it_is_and_is_counted_apart(measured, chapter):
+    before = tables.tally(chapter)
+    measured["whose"] = "the replication"
+    piece = tables.paper_table(measured)
+    assert piece.text.startswith("Figure 3 of the replication. Copy:")
+    assert "<strong>Figure 3 of the replication.</strong>" in piece.html
+    assert "Replication" in Text(piece.html).cells and "Paper" not in Text(piece.html).cells
+    assert "The replication's numbers: one source" in piece.text and "The paper's" not in piece.text
+    counts = tables.tally(chapter)
+    assert counts["others"] == before["measured"] and not counts["measured"]
+    assert "cells beside others' numbers: 1 recorded, 3 pending" in tables.summary(chapter)
+    assert "Figure 3 of the replication: " in tables.scoreboard_text([chapter])
 
 
 def test_profiles_stand_in_order_of_budget(measured):
@@ -362,7 +377,7 @@ def test_tally_counts_every_result_once(chapter):
     counts = tables.tally(chapter)
     assert counts["computed"] == {"matches": 1, "fitted": 1, "differs": 2, "pending": 1}
     assert counts["measured"] == {"recorded": 1, "pending": 3}
-    assert counts["quoted"] == {"quoted": 1}
+    assert counts["shown"] == {"quoted": 1} and not counts["others"]
     assert counts["records"] == {"fresh": 2, "revalidated": 1, "stale": 1}
 
 

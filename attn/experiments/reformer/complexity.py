@@ -197,25 +197,35 @@ class _PlainAttention(nn.Module):
         return self.attention(inputs, is_causal=True, need_weights=True).output
 
 
-def whole_model(kind: str, sizes: Sizes) -> nn.Module:
-    """A model of one row of table 3; its window is the square root of c."""
+def whole_model(
+    kind: str, sizes: Sizes, *, head_dim: int = 2, n_buckets: int | None = 4, fused: bool = False
+) -> nn.Module:
+    """A model of one row of table 3; its window is the square root of c.
+
+    Args:
+        kind: the row.
+        sizes: b, l and what is below, by the paper's letters.
+        head_dim: width of a head, no size of the table.
+        n_buckets: of hashing, None for two for each chunk.
+        fused: hash with `attn.kernels.lsh`.
+    """
     torch.manual_seed(0)
     width = sizes["dmodel"]
-    heads = {"d_model": width, "n_heads": sizes["nh"], "head_dim": 2, "value_dim": 2}
+    heads = {"d_model": width, "n_heads": sizes["nh"], "head_dim": head_dim, "value_dim": head_dim}
     is_hashed = kind in ("LSH Transformer", "Reformer")
     window = round(sizes["c"] ** 0.5)
 
     def attention() -> nn.Module:
         if is_hashed:
             return LSHAttention(
-                **heads, chunk_len=window // 2, n_rounds=sizes["nr"], n_buckets=4, fused=False
+                **heads, chunk_len=window // 2, n_rounds=sizes["nr"], n_buckets=n_buckets, fused=fused
             )
         return _PlainAttention(**heads)
 
     layers = [[attention(), FeedForward(d_model=width, d_ff=sizes["dff"])] for _ in range(sizes["nl"])]
     if kind in ("Transformer", "LSH Transformer"):
         return Stack(layers, d_model=width)
-    chunks = _CHUNKS if kind in _CHUNKED else 1
+    chunks = CHUNKS if kind in _CHUNKED else 1
     blocks = [
         [
             ResidualBranch(sublayers[0], d_model=width),
@@ -226,7 +236,7 @@ def whole_model(kind: str, sizes: Sizes) -> nn.Module:
     return ReversibleStack(blocks)
 
 
-_CHUNKS = 4
+CHUNKS = 4  # of the feed-forward layer, where there are any
 _CHUNKED = ("Chunked Reversible Transformer", "Reformer")
 _LONG = {"b": 1, "nh": 2, "l": 256, "dff": 4, "dmodel": 4, "nr": 4, "c": 1024, "nl": 2}
 _MODEL_SIZES = {

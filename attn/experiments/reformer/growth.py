@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from attn.experiments.reformer.complexity import peak_saved, printed_law, whole_
 from attn.experiments.reformer.runs import ATTENTIONS, PAPER
 from attn.reformer import FullAttention, LSHAttention
 from attn.reproduction.facts import load_papers
-from attn.reproduction.speed import load_speed, of_benchmark
+from attn.reproduction.speed import HEAPS, load_speed, of_benchmark
 from attn.reversible import ResidualBranch, ReversibleStack
 from attn.transformer import FeedForward
 
@@ -171,6 +171,12 @@ def _count(kind: str, sizes: Mapping[str, int]) -> tuple[int, int]:
     return kept, counter.total
 
 
+def more_work() -> float:
+    """Operations of an update of a reversible model over those of a plain one of the same sizes, counted."""
+    (_, more), (_, plain) = (_count(kind, _LONG) for kind in ("Reversible Transformer", "Transformer"))
+    return more / plain
+
+
 class _Operations(TorchDispatchMode):
     """Adds up the operations of products; torch's own counter cannot follow a backward pass within another."""
 
@@ -188,16 +194,29 @@ class _Operations(TorchDispatchMode):
 # --- time ------------------------------------------------------------------------------------------------------
 
 
-def benchmark_times(results: Path, benchmark: str, name: str = "cpu") -> Mapping[str, Mapping[str, float]]:
-    """Median seconds by row and variant, the heap kept, of the benchmark's result of that name; nothing without one."""
+def _of_benchmark(results: Path, benchmark: str, name: str = "cpu") -> list[Mapping[str, Any]]:
+    """All rows of the benchmark's result of that name; none without one."""
     found, _ = load_speed(results)
-    rows = [
-        row
-        for result in of_benchmark(found, benchmark)
-        if Path(result.path).stem == name
-        for row in result.data["rows"]
-        if row["heap"] == "kept"
-    ]
+    named = (result for result in of_benchmark(found, benchmark) if Path(result.path).stem == name)
+    return [row for result in named for row in result.data["rows"]]
+
+
+def benchmark_rows(results: Path, benchmark: str, heap: str = "kept") -> list[Mapping[str, Any]]:
+    """Rows of the benchmark's result on the CPU with one state of the heap, but for those that were disturbed."""
+    rows = _of_benchmark(results, benchmark)
+    return [row for row in rows if row["heap"] == heap and not row["disturbed"]]
+
+
+def left_out(results: Path, benchmark: str, heaps: Sequence[str] = ("kept",)) -> list[str]:
+    """A sentence that names the rows which `benchmark_rows` leaves out; nothing where it has them all."""
+    rows = [row for row in _of_benchmark(results, benchmark) if row["heap"] in heaps and row["disturbed"]]
+    names = [f"{row['name']} ({row['heap']} heap)" for row in rows]
+    return [f"Left out, since something else used the machine: {', '.join(names)}."] if names else []
+
+
+def benchmark_times(results: Path, benchmark: str, heap: str = "kept") -> Mapping[str, Mapping[str, float]]:
+    """Median seconds by row and variant of `benchmark_rows`."""
+    rows = benchmark_rows(results, benchmark, heap)
     return {row["name"]: {v["name"]: v["seconds"] for v in row["variants"]} for row in rows}
 
 
@@ -245,11 +264,12 @@ def beside_full(results: Path) -> dict[int, list[Beside]]:
 
 
 def time_over_depth(results: Path) -> list[Growth]:
-    """Milliseconds of a step over depth, activations kept and not, from `benchmarks.reversible`."""
+    """Milliseconds of a step over depth by heap, activations kept and not, from `benchmarks.reversible`."""
     points: dict[str, dict[int, float]] = {}
-    for row, variants in benchmark_times(results, "reversible").items():
-        for name, label in ((_KEPT, "activations kept"), (_REVERSED, "reversible")):
-            points.setdefault(label, {})[int(row.split()[0])] = variants[name]
+    for heap in HEAPS:
+        for row, variants in benchmark_times(results, "reversible", heap).items():
+            for name, label in ((_KEPT, "activations kept"), (_REVERSED, "reversible")):
+                points.setdefault(f"{label}, {heap} heap", {})[int(row.split()[0])] = variants[name]
     return [
         Growth(name, tuple(sorted(at)), tuple(1e3 * at[depth] for depth in sorted(at)))
         for name, at in points.items()

@@ -1,4 +1,4 @@
-"""What chapter 2 says of its language models and of translation: sentences and tables from records and facts."""
+"""What chapter 2 says of its language models: sentences and tables from records and facts."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ from attn.experiments.reformer.byte_lm import ByteConfig, build_model
 from attn.experiments.reformer.concepts import FLOAT32
 from attn.experiments.reformer.growth import memory_of_sharing
 from attn.experiments.reformer.runs import PAPER
-from attn.experiments.reformer.text_claims import MARGINS, bleu_of_test
+from attn.experiments.reformer.text_claims import MARGINS
 from attn.experiments.reformer.text_runs import EXPERIMENTS, LABELS
-from attn.experiments.reformer.translation_runs import EXPERIMENTS as TRANSLATIONS
-from attn.experiments.reformer.translation_runs import LABELS as TRANSLATION_LABELS
 from attn.experiments.reformer.words import listed, n_seeds
 from attn.reformer import LocalAttention, ReformerAttention
 from attn.reproduction.experiment import BOOK_PROFILE
-from attn.reproduction.facts import Paper, load_papers
-from attn.reproduction.grid import BLANK, Grid, Html, linked, plain
+from attn.reproduction.facts import load_papers
+from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
 
 Records = Mapping[str, Sequence[Record]]  # by model
@@ -238,79 +236,3 @@ def _sizes(budget: Mapping) -> list[str]:
         f"{budget['sizes']['seq_len']:,}",
         *("all" if size is None else f"first {size:,}" for size in sizes),
     ]
-
-
-# --- translation -------------------------------------------------------------------------------------------------
-
-
-def translation_words(paper: Paper) -> list[str]:
-    """What the paper changes at once, and what is trained here to tell it apart."""
-    short, long = (row for row in paper.table("table4").rows if "(base, " in row["model"])
-    steps = {profile: budget["steps"] for profile, budget in paper.budgets["translation"].items()}
-    ours = "; ".join(
-        f"{found['short']:,} and {found['long']:,} at {profile}" for profile, found in steps.items()
-    )
-    ratio = steps["paper"]["long"] / steps["paper"]["short"]
-    return [
-        f"From {short['bleu']:.1f} to {long['bleu']:.1f} two things change at once: {ratio:g} times as many updates, "
-        f"and no sharing of weights. Here all four combinations are trained, for so many updates: {ours}."
-    ]
-
-
-def four_combinations(records: Records, profile: str = BOOK_PROFILE) -> Html:
-    """BLEU by how long a reversible model is trained and whether it shares embeddings, and what either is worth."""
-    found = {
-        (how, sharing): records.get(f"{how}_{sharing}", ()) for how in _DURATIONS for sharing in _SHARINGS
-    }
-    if not any(found.values()):
-        return Html(f'<p class="attn-note">{NO_RECORDS[0]}</p>', NO_RECORDS[0])
-    caption = "BLEU of the test split, mean over seeds and their range"
-    grid = Grid(
-        plain(caption),
-        ["Training", *(f"{sharing} embeddings" for sharing in _SHARINGS), "Apart minus shared"],
-    )
-    for how in _DURATIONS:
-        pair = [found[how, sharing] for sharing in _SHARINGS]
-        grid.add([plain(how), *(plain(_bleu(some)) for some in pair), plain(_gain(*pair))])
-    gains = [_gain(*(found[how, sharing] for how in _DURATIONS)) for sharing in _SHARINGS]
-    grid.add([plain("long minus short"), *map(plain, gains), plain(BLANK)])
-    counted = [f"{label} {count:,}" for label, count in _parameters(profile).items()]
-    baseline = f"{TRANSLATION_LABELS['transformer']}: {_bleu(records.get('transformer', ()))}"
-    grid.notes = [
-        plain(f"{baseline}. Differences are of runs with the same seed."),
-        plain(f"Parameters at {profile}: {'; '.join(counted)}."),
-    ]
-    return grid.render()
-
-
-def _parameters(profile: str) -> dict[str, int]:
-    """How many weights the models have, counted on them; the length of the training makes no difference."""
-    found = {}
-    for model, label in (
-        ("transformer", "Transformer with shared embeddings"),
-        ("short_shared", "reversible with shared embeddings"),
-        ("short_apart", "reversible with embeddings apart"),
-    ):
-        config = next(one for one in TRANSLATIONS if one.id == f"translation/{model}").config(profile)
-        with torch.device("meta"):
-            built = config.model.build(config.corpus.vocab_size)
-        found[label] = sum(parameter.numel() for parameter in built.parameters())
-    return found
-
-
-_DURATIONS, _SHARINGS = ("short", "long"), ("shared", "apart")
-
-
-def _bleu(found: Sequence[Record]) -> str:
-    scores = sorted(map(bleu_of_test, found))
-    if not scores:
-        return BLANK
-    spread = f" ({scores[0]:.1f} to {scores[-1]:.1f})" if len(scores) > 1 else ""
-    return f"{fmean(scores):.1f}{spread}, {n_seeds(len(found))}"
-
-
-def _gain(first: Sequence[Record], second: Sequence[Record]) -> str:
-    """Mean gain from the first to the second, over seeds that both have."""
-    before = {record.seed: bleu_of_test(record) for record in first}
-    gains = [bleu_of_test(record) - before[record.seed] for record in second if record.seed in before]
-    return f"{fmean(gains):+.1f}".replace("-", "−") if gains else BLANK
