@@ -52,9 +52,10 @@ def scaled_dot_product_attention(
         The output [B, H, T, V], and the weights [B, H, T, S] before dropout, or None.
 
     Raises:
-        ValueError: if shapes do not fit, or the mask is not boolean.
+        ValueError: if shapes or dtypes do not fit, the mask is not boolean, or dropout is not from 0 to below 1.
     """
     _check_attention(query, key, value, mask)
+    check_dropout(dropout=dropout)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
     query_len, key_len = query.shape[-2], key.shape[-2]
     if query_len == 1:
@@ -142,7 +143,12 @@ def sinusoidal_positions(
 
     Returns:
         [T, D], one row a position from 0 on.
+
+    Raises:
+        ValueError: for a negative length, or a width below 1.
     """
+    if seq_len < 0 or d_model < 1:
+        raise ValueError(f"seq_len must be at least 0 and d_model at least 1; got {seq_len} and {d_model}")
     position = torch.arange(seq_len, dtype=torch.float64, device="cpu")
     column = torch.arange(0, d_model, 2, dtype=torch.float64, device="cpu")  # 2i
     angle = torch.outer(position, POSITION_BASE ** (-column / d_model))  # [T, ceil(D / 2)]
@@ -198,6 +204,10 @@ class LearnedPositions(nn.Module):
 
 
 def _positions(table: Tensor, seq_len: int, start: int) -> Tensor:
+    if seq_len < 0 or start < 0:
+        raise ValueError(
+            f"a sequence must have a length and a start of at least 0; got {seq_len} and {start}"
+        )
     if start + seq_len > table.shape[0]:
         raise ValueError(
             f"a sequence must not be longer than max_len = {table.shape[0]} positions; got {start + seq_len}"
@@ -376,6 +386,11 @@ def _check_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | N
         raise ValueError(
             "query, key and value must have shapes [B, H, T, E], [B, H, S, E] and [B, H, S, V]; got "
             f"{shapes[0]}, {shapes[1]} and {shapes[2]}"
+        )
+    dtypes = {tensor.dtype for tensor in (query, key, value)}
+    if len(dtypes) > 1 and not torch.is_autocast_enabled(query.device.type):
+        raise ValueError(
+            f"query, key and value must have one dtype; got {query.dtype}, {key.dtype} and {value.dtype}"
         )
     if mask is None:
         return

@@ -343,7 +343,12 @@ class Transformer(nn.Module):
             ValueError: for other shapes, more than `max_len` tokens, or ids outside the vocabulary. Ids on a GPU are
                 not looked at, because that would stop its queue.
         """
-        return self.decode(target, *self.encode(source))
+        memory, mask = self.encode(source)
+        if target.dim() == 2 and target.shape[0] != source.shape[0]:
+            raise ValueError(
+                f"source and target must hold as many sequences; got batches of {source.shape[0]} and {target.shape[0]}"
+            )
+        return self.decode(target, memory, mask)
 
     def encode(self, source: Tensor) -> tuple[Tensor, Tensor | None]:
         """The encoder's output [B, S, D] for token ids `source` [B, S], and the mask of its padding or None."""

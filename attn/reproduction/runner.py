@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 import torch
 from filelock import FileLock, Timeout
 
+from attn.data import registry
+from attn.data.download import locate
+from attn.data.errors import DataError
 from attn.reproduction import environment
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import PROFILES, Chapter, Experiment, Outcome, config_dict, config_hash
@@ -428,6 +431,7 @@ class Cost:
         basis: what the estimate rests on.
         memory_bytes: the largest peak seen, or None.
         disk_bytes: checkpoints of one job at a time.
+        unknown: why the time is not known, a clause for each experiment whose corpus is not here.
     """
 
     to_run: list[Job]
@@ -436,6 +440,7 @@ class Cost:
     basis: str
     memory_bytes: int | None
     disk_bytes: int
+    unknown: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         if not self.to_run:
@@ -451,27 +456,91 @@ class Cost:
                 f"about {minutes:.0f} minutes in all, {minutes / len(self.to_run):.1f} a run ({self.basis})"
             )
         if self.memory_bytes is not None:
-            parts.append(f"{self.memory_bytes / 1e9:.1f} GB of memory")
+            parts.append(f"{'at least ' * bool(self.unknown)}{self.memory_bytes / 1e9:.1f} GB of memory")
         parts.append(f"{self.disk_bytes / 1e6:.0f} MB of disk")
+        parts += self.unknown
         return "; ".join(parts)
 
 
-def estimate(grid: list[Job], results: Path, device: torch.device, *, force: bool = False) -> Cost:
-    """What a grid will cost, from records of the same runs on the same device, else from timing a few updates."""
+def estimate(
+    grid: list[Job], results: Path, device: torch.device, *, force: bool = False, fetch: bool = False
+) -> Cost:
+    """What a grid will cost, from records of the same runs on the same device, else from timing a few updates.
+
+    Args:
+        grid: the runs.
+        results: folder of records.
+        device: where they would run.
+        force: count runs that have a fresh record, too.
+        fetch: download a missing corpus, to time updates on it; else its runs are told by their sizes alone.
+    """
     to_run = [job for job in grid if force or existing(job, results)[1] not in ("fresh", "revalidated")]
     skipped = [job for job in grid if job not in to_run]
     seconds, memory, disk, basis = 0.0, 0, 0, set()
-    cached: dict[str, tuple[float, int, int, str]] = {}
+    cached: dict[str, tuple[float | None, int, int, str]] = {}
     for job in to_run:
         if job.experiment.id not in cached:
-            cached[job.experiment.id] = _cost_of(job, results, device)
+            found = _recorded_cost(job, results, device) or (None if fetch else _cost_by_size(job))
+            cached[job.experiment.id] = found or _timed_cost(job, results, device)
         one, peak, size, how = cached[job.experiment.id]
-        seconds, memory, disk = seconds + one, max(memory, peak or 0), max(disk, size)
+        seconds = None if one is None or seconds is None else seconds + one
+        memory, disk = max(memory, peak or 0), max(disk, size)
         basis.add(how)
-    return Cost(to_run, skipped, seconds, " and ".join(sorted(basis)), memory or None, disk)
+    unknown = tuple(how for one, _, _, how in cached.values() if one is None)
+    said = " and ".join(sorted(basis.difference(unknown)))
+    return Cost(to_run, skipped, seconds, said, memory or None, disk, unknown)
 
 
-def _cost_of(job: Job, results: Path, device: torch.device) -> tuple[float, int, int, str]:
+def _cost_by_size(job: Job) -> tuple[None, int, int, str] | None:
+    """What can be told of a job whose corpus is not here: bytes of its weights; None if nothing is missing."""
+    config = job.experiment.config(job.profile)
+    missing = _missing_file(getattr(config, "corpus", None))
+    if missing is None:
+        return None
+    size = 0
+    with (
+        suppress(AttributeError, TypeError),
+        torch.device("meta"),
+    ):  # a config that needs its data to build a model
+        size = _weights(config.model.build(config.corpus.vocab_size))
+    training = config.training
+    return (
+        None,
+        size,
+        size,
+        f"the time of {job.experiment.id}, {training.max_steps:,} updates of {training.batch_size:,} each, and the "
+        f"memory of its activations are not known: {missing} is not here, and a dry run fetches nothing",
+    )
+
+
+def _missing_file(corpus: Any) -> str | None:
+    """The first file of a registered corpus that a config reads and that is not here; None if there is none.
+
+    Args:
+        corpus: a config's, with `name`, and with `splits()` and languages where it reads not all of it.
+    """
+    try:
+        known = registry.get(getattr(corpus, "name", corpus))
+    except (DataError, AttributeError, TypeError):
+        return None  # generated
+    names = {name for name, _ in corpus.splits().values()} if hasattr(corpus, "splits") else None
+    ids = [file for split in known.splits if names is None or split.name in names for file in split.files]
+    languages = {getattr(corpus, side, None) for side in ("source", "target")} - {None}
+    for file in dict.fromkeys(ids):
+        ending = file.rpartition(".")[2]
+        if languages and len(ending) == 2 and ending not in languages:  # of no use to this config
+            continue
+        try:
+            locate(known, file, download=False)
+        except DataError:
+            return f"{file} of {known.id}"
+    return None
+
+
+def _recorded_cost(
+    job: Job, results: Path, device: torch.device
+) -> tuple[float, int | None, int, str] | None:
+    """Seconds, peak, bytes of a checkpoint and their basis from a record of the same run; None without one."""
     config = job.experiment.config(job.profile)
     for seed in range(job.experiment.seeds.get(job.profile, 0)):
         record, state = existing(Job(job.chapter, job.experiment, job.profile, seed), results)
@@ -485,6 +554,12 @@ def _cost_of(job: Job, results: Path, device: torch.device) -> tuple[float, int,
                 4 * _COPIES * run["parameters"],
                 "as recorded on this kind of device",
             )
+    return None
+
+
+def _timed_cost(job: Job, results: Path, device: torch.device) -> tuple[float, int | None, int, str]:
+    """The same from a few updates."""
+    config = job.experiment.config(job.profile)
     workload = _build(job, device, results)
     started = time.monotonic()
     result = _or_what_fits(
@@ -513,7 +588,7 @@ def run_grid(
     keep_heap()
     for job in grid:
         _code_of(job.experiment.build)
-    cost = estimate(grid, results, device, force=force)
+    cost = estimate(grid, results, device, force=force, fetch=True)
     if is_main():
         say(str(cost))
     deadline = None if time_limit_s is None else time.monotonic() + time_limit_s

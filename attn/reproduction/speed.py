@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "attention": Benchmark(
         "Attention and the Transformer's layers",
         "One call is a forward and a backward pass at the base model's sizes, on as many sequences of the row's "
-        "length as make 2048 tokens. The first variant is the book's; beside it stand torch's own module with "
-        "the same weights, torch's linear maps around its fused attention, and the book's plain version, which "
-        "follows the equations and returns the attention weights. To reach: at least 0.95 of the speed of the "
-        "variant that the row is judged by.",
+        "length as make 2048 tokens. The first variant is the book's. What a table has beside it are torch's own "
+        "modules with the same weights, bare linear maps around torch's fused attention, and the book's plain version, "
+        "which follows the equations and returns the attention weights. A table says which of them judges its rows.",
     ),
     "decoding": Benchmark(
         "Greedy and beam search",
@@ -57,15 +57,31 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "LSH attention",
         "One call hashes the queries of one sequence with 4 heads of 64, attends in chunks of 64, and goes back. Beside "
         "the book's variants stand the public package reformer-pytorch, causal attention by torch's fused kernel, and "
-        "the book's plain version. To reach from 4096 tokens on: the package's time over ours at least 1.3 (2.5 with "
-        "the default heap), and its memory 5; at 832 tokens a round, the fused kernel's time over ours at least 1 "
-        "(0.83).",
+        "the book's plain version. Before anything is timed, ours by public code's conventions and the package are seen "
+        "to give equal outputs and gradients, the buckets being the same. To reach from 4096 tokens on: the package's "
+        "time over ours at least 1.3 (2.5 with the default heap), and its memory 5; at 832 tokens a round, the fused "
+        "kernel's time over ours at least 1 (0.83).",
     ),
     "reversible": Benchmark(
         "Reversible layers",
         "One call is a forward and a backward pass of blocks of attention and feed-forward, with activations computed "
         "again and with activations kept: the price of not remembering. To reach: at most 1.4 times the time of keeping "
         "them (1.1 with the default heap), no more memory, and from 6 to 12 layers 5% more of it at most.",
+    ),
+    "model_types": Benchmark(
+        "The five models of the Reformer's table of memory and time",
+        "One call is a forward and a backward pass of a stack of attention and feed-forward: the Reformer first, beside "
+        "it the models without one or more of its ideas. Full attention keeps its weights, as the paper's formulas take "
+        "it to; hashing is the book's. Lengths are those of long models, which are mostly attention, layers those of "
+        "wide and short ones. Memory is what a call holds beside parameters and the gradients of layers that are done. "
+        "Nothing is to be reached here.",
+    ),
+    "swapping": Benchmark(
+        "Parameters that wait in the memory of the CPU",
+        "One call copies the parameters of a stack of reversible layers to the device, or as many gradients back; or it "
+        "is a forward and a backward pass of this stack, with parameters fetched for each function and with all of them "
+        "on the device. On a CPU there is one memory: copies are between two buffers in it, and a pass with swapping "
+        "copies nothing. Nothing is to be reached here.",
     ),
     "adaptive_span": Benchmark(
         "Adaptive attention span",
@@ -318,19 +334,103 @@ def _notes(result: Speed, root: str) -> list[Cell]:
     commit += " with changes" if code["clean"] is False else ""
     counted = " to ".join(str(number) for number in sorted({min(rounds), max(rounds)}))
     measured = (
-        f"Measured on {data['finished']}{commit}, {counted} rounds a row; the probe's matrix product ran at "
-        f"{min(probes):.0f} to {max(probes):.0f} GFLOP/s."
+        f"Measured on {data['finished']}{commit}, {counted} rounds a row{_fewer(rows)}; the probe's matrix product ran "
+        f"at {min(probes):.0f} to {max(probes):.0f} GFLOP/s."
     )
+    changed = changed_words(result, todays_rows(data["benchmark"]))
     path, name = f"results/{result.path}", Path(result.path).stem
     again = command(data["benchmark"], name, device=environment["device"], threads=environment["threads"])
     href = escape(f"{root}{path}", quote=True)
     return [
         *[plain(DISTURBED)] * any(row["disturbed"] for row in rows),
+        *[plain(changed)] * bool(changed),
+        *map(plain, goal_words(rows)),
+        plain(rate_words(result)),
         *map(plain, dict.fromkeys(line for row in rows for line in memory_lines(row))),
         plain(measured),
         Cell(f"All numbers: {path}", f'All numbers: <a href="{href}">{escape(path)}</a>'),
         Cell(f"Measure again: {again}", f"Measure again: <code>{escape(again)}</code>"),
     ]
+
+
+def goal_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the rows of a result are judged by, a sentence for times and one for memory; none without figures."""
+    said = []
+    for key, name in (("goal", "time"), ("memory_goal", "memory")):
+        counts = Counter(_figure(row[key]) for row in rows if row.get(key))
+        if counts:
+            figures = "; ".join(f"{figure} ({count})" for figure, count in counts.items())
+            said.append(f"To reach in {name}, with the number of rows of both heaps: {figures}.")
+    return said
+
+
+def _figure(goal: Mapping[str, Any] | None) -> str:
+    """A goal as words: how many times ours another variant is to take."""
+    return "nothing" if goal is None else f"at least {goal['ratio']:.3g} times ours by {goal['against']}"
+
+
+def rate_words(result: Speed) -> str:
+    """Units a second of the first variant in each row, a sentence."""
+    rows, heaps = (
+        result.data["rows"],
+        [heap for heap in HEAPS if any(r["heap"] == heap for r in result.data["rows"])],
+    )
+    said = []
+    for name in dict.fromkeys(row["name"] for row in rows):
+        rates = {row["heap"]: row["variants"][0]["rate"] for row in rows if row["name"] == name}
+        said.append(f"{name} {' and '.join(f'{rates[heap]:,.4g}' for heap in heaps if heap in rates)}")
+    unit = result.data["unit"]
+    return (
+        f"{unit.capitalize()} a second of the first variant ({' and '.join(heaps)} heap): {'; '.join(said)}."
+    )
+
+
+@cache
+def todays_rows(benchmark: str) -> tuple[Any, ...] | None:
+    """The rows of a benchmark's code today, as `benchmarks.timing.Row`; None outside a checkout."""
+    try:
+        return tuple(import_module(f"benchmarks.{benchmark}").rows())
+    except ImportError:
+        return None
+
+
+def changed_words(result: Speed, today: Sequence[Any] | None) -> str | None:
+    """How rows and figures of a stored result differ from those of today's benchmark, a sentence; None if they do not.
+
+    Args:
+        result: as stored.
+        today: rows of the code, each with `name`, `goal` and `memory_goal`; None if they are not known.
+    """
+    if today is None:
+        return None
+    stored, now = {row["name"] for row in result.data["rows"]}, {row.name: row for row in today}
+    parts = [
+        f"{word} {', '.join(names)}"
+        for word, names in (("it has not", [n for n in now if n not in stored]),
+                            ("only it has", sorted(stored - now.keys())))
+        if names
+    ]  # fmt: skip
+    changes: Counter[str] = Counter()
+    for row in result.data["rows"]:
+        for key in ("goal", "memory_goal") if row["name"] in now else ():
+            goal = getattr(now[row["name"]], key)
+            pair = _figure(row.get(key)), _figure(goal and goal.on(row["heap"]))
+            if pair[0] != pair[1]:
+                changes[f"{'memory' if key == 'memory_goal' else 'time'}: {pair[0]}, today {pair[1]}"] += 1
+    parts += [f"{change} ({count} rows)" for change, count in changes.items()]
+    return f"⚠ An earlier version of the benchmark gave this result: {'; '.join(parts)}." if parts else None
+
+
+def _fewer(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which variants had fewer rounds than their rows, in brackets; nothing without any."""
+    fewer = (
+        f"{variant['rounds']} of {variant['name']} at {row['name']}"
+        for row in rows
+        for variant in row["variants"]
+        if "rounds" in variant
+    )
+    said = ", ".join(dict.fromkeys(fewer))
+    return f" ({said})" if said else ""
 
 
 def of_benchmark(found: Sequence[Speed], benchmark: str) -> list[Speed]:

@@ -272,6 +272,15 @@ def test_tensors_that_do_not_fit_are_refused(index, change):
         scaled_dot_product_attention(*tensors)
 
 
+def test_one_dtype_and_a_share_of_dropout_are_asked_for():
+    query, key, value = qkv()
+    with pytest.raises(ValueError, match="one dtype; got torch.float64, torch.float32 and torch.float64"):
+        scaled_dot_product_attention(query, key.float(), value)
+    for dropout in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=f"dropout must be a number from 0 to below 1; got {dropout}"):
+            scaled_dot_product_attention(query, key, value, dropout=dropout)
+
+
 # --- Multi-head attention ----------------------------------------------------------------------------------
 
 
@@ -493,8 +502,18 @@ def test_positions_start_anywhere_and_end_at_max_len(kind):
     for arguments, found in [((9,), 9), ((3, 6), 9), ((1, 8), 9)]:
         with pytest.raises(ValueError, match=f"not be longer than max_len = 8 positions; got {found}"):
             module(*arguments)
+    for arguments in ((2, -1), (-1, 2)):
+        with pytest.raises(ValueError, match=f"at least 0; got {arguments[0]} and {arguments[1]}"):
+            module(*arguments)
     with pytest.raises(ValueError, match="max_len must be a whole number of at least 1; got 0"):
         kind(d_model=4, max_len=0)
+
+
+@pytest.mark.parametrize("sizes", [(-1, 4), (3, 0)])
+def test_sinusoids_need_a_length_and_a_width(sizes):
+    with pytest.raises(ValueError, match=f"got {sizes[0]} and {sizes[1]}"):
+        sinusoidal_positions(*sizes)
+    assert sinusoidal_positions(0, 4).shape == (0, 4)
 
 
 def test_learned_positions_start_as_large_as_sinusoids():

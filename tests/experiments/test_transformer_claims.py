@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from attn.experiments.transformer import claims
-from attn.experiments.transformer.claims import AT_BEST, CLAIMS, WITHOUT_RULE, on_plateau
+from attn.experiments.transformer.claims import AT_BEST, CLAIMS, WITHOUT_FALLING, WITHOUT_RULE, on_plateau
 from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, row_id, table3_rows
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.facts import load_papers
@@ -31,7 +31,9 @@ def runs(changes=None, *, corpus="real text", scale=1.0, worse_end=None):
             best = scale * ppl * (1 + 1e-4 * seed)
             end = best * (worse_end or {}).get(row_id(row), 1)
             metrics = {"perplexity": end, "best_perplexity": best, "bleu_validation": bleu + 1e-3 * seed}
-            data = record_data(PAPER, name, seed, metrics, config={"corpus": {"name": corpus}})
+            history = [{"step": step, "perplexity": end} for step in (350, 400)]
+            config = {"corpus": {"name": corpus}}
+            data = record_data(PAPER, name, seed, metrics, config=config, history=history)
             found.append(Record(Path(f"{name}/seed{seed}.json"), data | {"artifact": None}))
     return found
 
@@ -53,17 +55,70 @@ def test_swapped_rows_fail_it(claim):
         changes = {one: (2 * printed[one][0], printed[one][1] - 5)}
     else:
         changes = {one: printed[other], other: printed[one]}
-    # the control stays: the base model learns, and a smaller one costs more than any row here
-    changes.setdefault("d_model_256", (99.0, 11.0))
-    if claim.control.statement.startswith("The base model"):
-        changes = {name: value for name, value in changes.items() if name in (one, other)}
+    # the control stays: a row of another size costs more than any row here
+    control = claim.experiments[-1].removeprefix("table3/")
+    changes.setdefault(control, (99.0, 11.0))
     assert verdict(claim, runs(changes)).verdict == FAILS
 
 
 @every_claim
 def test_without_its_control_a_claim_is_not_tested(claim):
-    shown = {"base": (40.0, 2.0), "d_model_256": (30.0, 2.0)}
-    assert verdict(claim, runs(shown)).verdict == NOT_TESTED
+    control = claim.experiments[-1].removeprefix("table3/")
+    found = verdict(claim, runs({"base": (40.0, 2.0), control: (30.0, 2.0)}))
+    assert found.verdict == NOT_TESTED and found.reason.startswith("the positive control does not show")
+
+
+@pytest.mark.parametrize("claim", [c for c in TRAINED if c.fact == "c3"], ids=lambda claim: claim.id)
+def test_that_the_base_model_learns_is_no_control_of_size(claim):
+    """All sizes at the ceiling: translations are as good as can be, and nothing says what a size is worth."""
+    found = verdict(claim, runs({row_id(row): (1.1, 95.0) for row in table3_rows()}))
+    assert found.verdict == NOT_TESTED and "control" in found.reason
+
+
+def test_no_test_of_size_is_its_own_control():
+    for claim in TRAINED:
+        compared, control = set(claim.experiments[:2]), {claim.experiments[-1], "table3/base"}
+        assert compared != control, claim.id
+
+
+def test_the_control_of_positions_says_that_it_is_one_of_size():
+    said = "nothing here shows that positions matter"
+    assert {claim.fact for claim in TRAINED if said in claim.control.statement} == {"c6"}
+    assert all(said in claim.control.statement for claim in TRAINED if claim.fact == "c6")
+
+
+@every_claim
+def test_one_row_that_still_falls_in_one_seed_leaves_a_claim_untested(claim):
+    for name in claim.experiments:  # the control's rows among them
+        records = runs(**GENERATED)
+        falling = next(r for r in records if r.key[1] == name and r.seed == 1)
+        falling.history[-2]["perplexity"] = falling.history[-1]["perplexity"] / 0.94
+        found = verdict(claim, records)
+        assert found.verdict == NOT_TESTED and found.estimate is None
+        assert f"seed 1 of {name} was still falling, by 6.0% of its perplexity" in found.reason
+
+
+def test_a_control_that_still_falls_withholds_a_test_of_rows_that_do_not():
+    (claim,) = [claim for claim in TRAINED if claim.id == "c1_many_heads"]
+    records = runs(**GENERATED)
+    assert verdict(claim, records).verdict == HOLDS
+    for record in records:
+        if record.key[1] == "table3/d_model_256":
+            record.history[-2]["perplexity"] = 1.2 * record.history[-1]["perplexity"]
+    assert verdict(claim, records).verdict == NOT_TESTED
+    (free,) = [free for free in WITHOUT_FALLING if free.id == claim.id]
+    assert verdict(free, records).verdict == HOLDS, "the rule alone withholds it"
+
+
+def test_a_fall_of_5_percent_is_judged_and_one_evaluation_is_not():
+    (claim,) = [claim for claim in TRAINED if claim.id == "c4_cost"]
+    records = runs(**GENERATED)
+    for record in records:
+        record.history[-2]["perplexity"] = record.history[-1]["perplexity"] / 0.951
+    assert verdict(claim, records).verdict == HOLDS
+    del records[0].history[:-1]
+    found = verdict(claim, records)
+    assert found.verdict == NOT_TESTED and "fewer than two evaluations" in found.reason
 
 
 GENERATED = {"corpus": "spoken-numbers", "scale": 0.2}  # printed perplexities below 2, off the plateau
@@ -95,7 +150,7 @@ def test_without_the_rule_a_row_on_the_plateau_is_judged_by_the_same_tests():
     )
     assert with_rule["c3_layers_8"] == NOT_TESTED and without["c3_layers_8"] == FAILS
     assert {name for name in without if without[name] != with_rule[name]} == {"c3_layers_8"}
-    poor = runs({"base": (40.0, 2.0), "d_model_256": (30.0, 2.0)})
+    poor = runs({"base": (40.0, 2.0), "d_model_256": (30.0, 2.0), "n_2": (30.0, 2.0)})
     assert {verdict(claim, poor).verdict for claim in WITHOUT_RULE} == {NOT_TESTED}, "the control stays"
 
 

@@ -195,6 +195,57 @@ def test_laws_tell_how_far_off_they_are():
     assert fit_law([1, 2, 3], [1, 4, 4]).largest_error > 0.5
 
 
+@pytest.fixture
+def fitted(monkeypatch):
+    """The law that is read off made-up paths: a function of kind and of a path by n and reach."""
+
+    def fit(kind, path):
+        def made_up(kind, lengths, *, reach=None):
+            return {n: ceil(path(n, reach)) for n in lengths}
+
+        monkeypatch.setattr(complexity, "paths", made_up)
+        return complexity.path_fit.__wrapped__(kind)
+
+    return fit
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (lambda n, r: 8 * n / r, "n/r"),
+        (lambda n, r: 8 * n / r**0.5, "n/r^0.5"),
+        (lambda n, r: 8 * n / r**2 * 20, "n/r^2"),
+        (lambda n, r: 3 * n, "n"),
+        (lambda n, r: n * r, "n * r"),
+        (lambda n, r: n * n / r, "n^2/r"),
+    ],
+)
+def test_a_path_s_power_of_the_reach_is_fitted(fitted, path, text):
+    assert fitted(RESTRICTED, path).text == text
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "noted"),
+    [
+        (lambda k: k, "log_k(n)", False),
+        (lambda k: (k + 1) / 2, "log_((k+1)/2)(n)", True),
+        (lambda k: 2, "log(n)", True),
+        (lambda k: k * k, "log(n)", True),
+    ],
+)
+def test_a_path_s_base_of_the_logarithm_is_fitted(fitted, base, text, noted):
+    found = fitted(CONVOLUTION, lambda n, k: np.log(n) / np.log(base(k)) - 1e-9)
+    assert found.text == text and (found.note is not None) == noted
+    assert found.found.count("base ") == len(complexity.PATH_FITS[CONVOLUTION][1]) >= 3
+
+
+def test_our_own_paths():
+    texts = {kind: complexity.path_fit(kind).text for kind in LAYERS}
+    assert texts == {ATTENTION: "1", RECURRENT: "n", CONVOLUTION: "log_((k+1)/2)(n)", RESTRICTED: "n/r"}
+    assert complexity.path_fit(RESTRICTED).found == "n^1.00 r^-1.13"
+    assert complexity.law_texts(CONVOLUTION)["max_path_length"] == "O(log_((k+1)/2)(n))"
+
+
 def test_the_table_measured_has_the_printed_laws():
     printed = load_papers()["vaswani2017"].table("table1")
     rows = complexity.table_rows(printed, seq_len=64, d_model=32)
@@ -205,6 +256,7 @@ def test_the_table_measured_has_the_printed_laws():
         assert row["path_law"].name == laws[row["max_path_length"]]
         assert row["cost"] == complexity.multiply_adds(row["layer_type"], 64, 32)
         assert ("contiguous" in row) == (row["layer_type"] == CONVOLUTION)
+        assert row["path_fit"] == complexity.path_fit(row["layer_type"])
         assert row.get("contiguous", {64: 63})[64] == 63  # k = 3 reaches one position further a layer
         for symbol, power in row["exponents"].powers.items():
             assert (f"{symbol}^2" in row["complexity_per_layer"]) == (round(power) == 2)

@@ -225,6 +225,27 @@ def test_a_grid_has_a_map_for_every_head_of_every_layer():
         np.testing.assert_array_equal(image(axes), expected.astype(float))
     assert [axes.get_title() for axes in drawing.axes] == ["1", "2", "3", "", "", ""]
     assert [axes.get_ylabel() for axes in drawing.axes] == ["1", "", "", "2", "", ""]
+    assert not any(axes.get_xticks().size or axes.get_yticks().size for axes in drawing.axes)
+
+
+def test_layers_by_heads_name_the_tokens_at_the_edges():
+    sides = ["▁ein", "e", "r", "."], ["▁a", "b", "c", "d", "e"]
+    drawing = figures.layers_by_heads(np.zeros((2, 3, 4, 5)), tokens=sides)
+    words = [
+        [[label.get_text() for label in axis.get_ticklabels()] for axis in (axes.yaxis, axes.xaxis)]
+        for axes in drawing.axes
+    ]
+    left, below = ["_ein", "e", "r", "."], ["_a", "b", "c", "d", "e"]
+    assert words == [[left, []], [[], []], [[], []], [left, below], [[], below], [[], below]]
+
+
+def test_what_is_remembered_is_told_for_the_shortest_and_the_longest_gap():
+    shares = {"attention": np.array([[1.0, 0.5, 0.9], [1.0, 0.5, 0.7]]), "rnn": np.array([[0.5, 0, 0.1]] * 2)}
+    said = figures.recalls_words((2, 4, 8), shares, chance=0.125)
+    assert said.startswith(
+        "Right answers with 2 and with 8 symbols in between: attention 100% and 80%; RNN 50% and 10%;"
+    )
+    assert "by chance 12%" in said and "over 2 seeds" in said
 
 
 def test_one_head_names_the_tokens():

@@ -1,6 +1,5 @@
 """Sentences longer than those of training: the runs, what is counted of them, and what is shown."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from attn.experiments.transformer import length_results
 from attn.experiments.transformer.lengths import LengthsConfig, LengthsWorkload, ShiftedPositions
 from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, POSITIONS
 from attn.experiments.transformer.workloads import TransformerConfig
+from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 from attn.training import train
 from attn.training.config import TrainingConfig
@@ -66,12 +66,20 @@ def test_the_experiments_differ_in_positions_and_shift_alone():
 
 def test_the_page_tells_the_settings_of_the_facts():
     config = next(e for e in EXPERIMENTS if e.id == "lengths/learned_shifted").configs["cpu"]
-    cells = json.loads((Path(__file__).parents[2] / "notebooks/01_transformer.ipynb").read_text())["cells"]
-    (text,) = (said for cell in cells if "letters are to be copied" in (said := " ".join("".join(cell["source"]).split())))
-    assert f"up to {config.task.max_length} random letters are to be copied" in text
-    assert f"sources of up to {max(config.test_lengths)} letters" in text
-    assert f"begin anywhere from 0 to {config.max_shift}," in text
-    assert f"no position up to {max(config.test_lengths)} is new" in text
+    said = length_results.task_words(load_papers()[PAPER])
+    assert said.startswith(
+        f"Training: {config.task.min_length} to {config.task.max_length} letters of an alphabet of 16."
+    )
+    assert f"Test: up to {max(config.test_lengths)}." in said
+    assert f"begin anywhere from 0 to {config.max_shift}." in said and config.max_shift > 0
+    n_rows = len(config.model.build(config.task.vocab_size).source_positions.table)
+    assert said.endswith(f"A learned table has {n_rows:,} rows.")
+    assert config.max_shift + config.task.max_length >= max(config.test_lengths), (
+        "no position of the tests is new"
+    )
+    assert length_results.task_words(load_papers()[PAPER], "gpu") == said, (
+        "a profile without a budget shows the book's"
+    )
 
 
 def test_a_shift_moves_positions_of_both_sides_and_only_in_training():
@@ -169,7 +177,9 @@ def test_words_compare_shifted_positions_where_all_kinds_are_recorded():
         kind: [record(kind, 0, 1.0, 1.0, 0.0, 0.7 if "shifted" in kind else 0.1)] for kind in POSITIONS
     }
     *_, last = length_results.beyond_words(records)
-    assert last.startswith("Of targets of 9 letters, 10% at most are right without shifts, and 70% at least with them")
+    assert last.startswith(
+        "Of targets of 9 letters, 10% at most are right without shifts, and 70% at least with them"
+    )
     records["learned_shifted"] = [record("learned_shifted", 0, 1.0, 1.0, 0.0, 0.1)]
     assert len(length_results.beyond_words(records)) == len(POSITIONS)
 

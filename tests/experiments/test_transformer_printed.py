@@ -43,7 +43,7 @@ def test_costs_are_counted_by_what_they_rest_on():
 
 
 def test_the_printed_rows_are_compared_for_each_language_and_model():
-    german, german_big, french, french_big = printed.comparisons(FACTS)
+    german, german_big, french, french_big, earlier = printed.comparisons(FACTS)
     assert german == (
         "English to German, Transformer (base model): 27.3 BLEU, above all 6 earlier systems that print a score; cost "
         "below that of all 5 earlier systems that print a cost, by factors of 2.9 to 55."
@@ -54,6 +54,10 @@ def test_the_printed_rows_are_compared_for_each_language_and_model():
     )
     assert "38.1 BLEU, above none of the 7 earlier systems" in french and "factors of 30 to 364" in french
     assert "41.8 BLEU, above all 7" in french_big and "below that of all 7" in french_big
+    assert earlier.startswith(
+        "English to French, Transformer (big), in the proceedings: 41 BLEU, above 5 of the 7"
+    )
+    assert "(not GNMT + RL Ensemble, ConvS2S Ensemble)" in earlier
 
 
 def test_a_system_that_is_as_good_or_as_cheap_is_not_beaten():
@@ -84,7 +88,8 @@ def test_recurrent_models_stand_beside_the_print_as_far_as_they_are_recorded():
     none = printed.recurrent_words(RECURRENT, {"lstm": [], "gru_attention": []}, "t")
     assert "17.82 BLEU without attention, 26.75 with it (RNNencdec-50, RNNsearch-50; two sources)." in none
     assert (
-        "Not recorded here: LSTM without attention; GRU with additive attention." in none
+        "Not recorded here: LSTM without attention; GRU without attention; GRU with additive attention."
+        in none
         and "Here, BLEU" not in none
     )
     one = printed.recurrent_words(RECURRENT, {"lstm": runs("lstm", 20.0, 21.0)}, "t")
@@ -92,7 +97,10 @@ def test_recurrent_models_stand_beside_the_print_as_far_as_they_are_recorded():
     both = printed.recurrent_words(
         RECURRENT, {"lstm": runs("lstm", 20.0), "gru_attention": runs("gru", 30.0)}, "t"
     )
+    assert "is not attention alone: cell and width differ" in both
+    every = {kind: runs(kind, 20.0) for kind in ("lstm", "gru", "gru_attention")}
+    assert "not attention alone" not in printed.recurrent_words(RECURRENT, every, "t")
     assert (
         "LSTM without attention 20.0; GRU with additive attention 30.0." in both
-        and "Not recorded" not in both
+        and "Not recorded here: GRU without attention." in both
     )

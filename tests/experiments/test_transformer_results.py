@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from attn.experiments.transformer import CHAPTER, results
+from attn.experiments.transformer.complexity import PathFit
 from attn.experiments.transformer.fits import Exponents
 from attn.experiments.transformer.live import BANDS
 from attn.experiments.transformer.runs import PAPER, row_id, table3_rows
@@ -194,13 +195,16 @@ def test_exponents_are_shown_with_their_errors_and_both_paths_of_a_convolution()
     found = dict(powers={"n": 2.0, "d": 1.0}, errors={"n": 0.0, "d": 0.0})
     rows = [
         {"layer_type": "Self-Attention", "complexity_per_layer": "O(n^2 * d)", "path": {8: 1},
+         "max_path_length": "O(1)", "path_fit": PathFit("1", "1, slope 0.00"),
          "exponents": Exponents(**found, largest_error=1e-14)},
         {"layer_type": "Convolutional", "complexity_per_layer": "O(k)", "path": {8: 3}, "contiguous": {8: 7},
+         "max_path_length": "O(log_k(n))", "path_fit": PathFit("log(n)", "base 2.00 at k = 3"),
          "exponents": Exponents(**found, largest_error=0.0123)},
     ]  # fmt: skip
     said = repr(results.exponent_table(rows)).splitlines()
     assert "n^2.00 d^1.00" in said[3] and "rounding" in said[3] and "1 at 8" in said[3]
     assert "1.2%" in said[4] and "3 at 8" in said[4] and "not dilated" in said[5] and "7 at 8" in said[5]
+    assert "O(1)" in said[3] and "1, slope 0.00" in said[3] and "base 2.00 at k = 3" in said[4]
     assert "base (k + 1) / 2 = 2, and not k as printed" in " ".join(said)
 
 

@@ -136,12 +136,15 @@ def test_every_budget_of_the_facts_is_an_experiment():
     }
     ablations = {f"table3/{row}": set(FACTS.budgets["table3"]) for row in ROWS}
     variant = {"table3_pre_norm/base": set(FACTS.budgets["table3"])}
+    variant |= {f"table3_pre_norm/{row}": {"cpu", "gpu"} for row in ("n_8", "big")}
     assert {e.id: set(e.configs) for e in EXPERIMENTS} == translations | ablations | variant
 
 
-def test_the_variant_differs_from_the_base_row_in_its_norms_alone():
-    base, variant = BY_ID["table3/base"], BY_ID["table3_pre_norm/base"]
-    assert variant.seeds == base.seeds and variant.tables == ()
+@pytest.mark.parametrize("row", ["base", "n_8", "big"])
+def test_the_variant_differs_from_its_row_in_its_norms_alone(row):
+    base, variant = BY_ID[f"table3/{row}"], BY_ID[f"table3_pre_norm/{row}"]
+    assert variant.seeds == {profile: base.seeds[profile] for profile in variant.configs}
+    assert variant.tables == () and variant.task == "table3_pre_norm"
     for profile, config in variant.configs.items():
         assert config.model.norm_position == "pre"
         assert replace(config, model=base.configs[profile].model) == base.configs[profile]
@@ -163,7 +166,7 @@ def test_a_share_is_of_tokens_and_of_arithmetic():
     """The paper's own runs are the whole; half of the layers do about half of the arithmetic on as many tokens."""
     whole = BY_ID["wmt14_en_de/big"]
     assert whole.share(whole.configs["paper"]).startswith(
-        "about 7,500,000,000 target tokens, 1 of the 7,500,000,000"
+        "at most 7,500,000,000 target tokens, 1 of the 7,500,000,000"
     )
     assert whole.share(whole.configs["paper"]).endswith("FLOPs, 1 of its 9.6e+18")
     fewer = BY_ID["table3/n_2"].share(BY_ID["table3/n_2"].configs["paper"])
@@ -262,6 +265,13 @@ def test_the_baseline_has_about_as_many_parameters_as_the_transformer():
             config = BY_ID[f"multi30k_en_de/{kind}"].configs[profile]
             sizes[kind] = sum(p.numel() for p in on_meta(config.model, config.corpus.vocab_size).parameters())
         assert all(0.8 < size / sizes["transformer"] < 1.25 for size in sizes.values()), sizes
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_the_gru_without_attention_differs_in_attention_alone(profile):
+    attending, plain = (BY_ID[f"multi30k_en_de/{kind}"].configs[profile] for kind in ("gru_attention", "gru"))
+    model = replace(plain.model, attention="additive", alignment_size=attending.model.alignment_size)
+    assert plain.model.attention is None and replace(plain, model=model) == attending
 
 
 def test_the_captions_are_as_many_as_the_facts_say():

@@ -19,7 +19,11 @@ VIEWS = {view.id: view for view in TABLES}
 def test_the_laws_of_table_1_are_measured_as_printed():
     for row in FACTS.table("table1").rows:
         for column, rule in VIEWS["table1"].cells.items():
-            assert rule.compute(row) == row[column], (row["layer_type"], column)
+            place = row["layer_type"], column
+            if place == ("Convolutional", "max_path_length"):  # the fitted base is not the printed one
+                assert rule.compute(row) == "O(log_((k+1)/2)(n))" and "(k+1)/2" in rule.note(row)
+                continue
+            assert rule.compute(row) == row[column] and rule.note(row) is None, place
 
 
 def test_another_layer_has_other_laws():

@@ -4,6 +4,7 @@ import json
 import re
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -12,7 +13,19 @@ from click.testing import CliRunner
 from attn import cli
 from attn.reproduction.paths import results_dir
 from attn.reproduction.records import load_records, merge, pack, write_record
-from attn.reproduction.speed import BENCHMARKS, command, load_speed, of_benchmark, reached, speed_table
+from attn.reproduction.speed import (
+    BENCHMARKS,
+    Speed,
+    changed_words,
+    command,
+    goal_words,
+    load_speed,
+    of_benchmark,
+    rate_words,
+    reached,
+    speed_table,
+    todays_rows,
+)
 from tests.reproduction.made_up_speed import result, row, store
 from tests.reproduction.toy import record_data
 
@@ -260,3 +273,65 @@ def test_check_names_an_invalid_result(beside, monkeypatch):
         "results/speed/ntm/cpu.json: schema: 1 was expected",
         "1 valid records, 1 files skipped",
     ]
+
+
+# --- against today's code ----------------------------------------------------------------------------------
+
+
+class Goal:
+    """As `benchmarks.timing.Goal`."""
+
+    def __init__(self, against, ratio):
+        self.against, self.ratio = against, ratio
+
+    def on(self, heap):
+        return {"against": self.against, "ratio": self.ratio}
+
+
+def todays(name="copy, batch 1", goal=("theirs", 4), memory_goal=None):
+    return SimpleNamespace(
+        name=name, goal=goal and Goal(*goal), memory_goal=memory_goal and Goal(*memory_goal)
+    )
+
+
+@pytest.mark.parametrize(
+    ("today", "said"),
+    [
+        (None, None),
+        ([todays()], None),
+        ([todays(goal=("another", 4))], "time: at least 4 times ours by theirs, today at least 4 times ours by another (2 rows)"),
+        ([todays(goal=("theirs", 5))], "today at least 5 times ours by theirs (2 rows)"),
+        ([todays(goal=None)], "today nothing (2 rows)"),
+        ([todays(memory_goal=("theirs", 2))], "memory: nothing, today at least 2 times ours by theirs (2 rows)"),
+        ([todays(), todays("copy, batch 9")], "it has not copy, batch 9."),
+        ([todays("copy, batch 9")], "it has not copy, batch 9; only it has copy, batch 1."),
+    ],
+)  # fmt: skip
+def test_a_result_of_other_rows_or_figures_is_marked(today, said):
+    found = changed_words(Speed("x", result()), today)
+    assert found is None if said is None else found.startswith("⚠ An earlier version") and said in found
+
+
+def test_the_mark_stands_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "attn.reproduction.speed.todays_rows", lambda benchmark: [todays(goal=("another", 4))]
+    )
+    assert "An earlier version of the benchmark" in repr(shown(tmp_path))
+    monkeypatch.setattr("attn.reproduction.speed.todays_rows", lambda benchmark: [todays()])
+    assert "An earlier version of the benchmark" not in repr(shown(tmp_path))
+
+
+def test_a_benchmark_s_rows_are_those_of_its_code():
+    assert {row.name for row in todays_rows("decoding")} == {"20 tokens", "70 tokens"}
+    assert todays_rows("no_such_benchmark") is None
+
+
+def test_figures_and_rates_are_told_from_the_rows():
+    rows = [row(heap="default"), row(heap="kept"), row("free", goal=None, seconds=(0.5, 1.0))]
+    assert goal_words(rows) == [
+        "To reach in time, with the number of rows of both heaps: at least 4 times ours by theirs (2)."
+    ]
+    assert rate_words(Speed("x", result(*rows))) == (
+        "Sequences a second of the first variant (default and kept heap): copy, batch 1 500 and 500; free 2."
+    )
+    assert goal_words(rows[2:]) == []

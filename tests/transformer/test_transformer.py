@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -375,6 +377,20 @@ def test_compiled_equals_eager_without_a_graph_break(norm_position, options):
         results.append([logits, *torch.autograd.grad(logits.square().sum(), parameters)])
     for own, other in zip(*results, strict=True):
         assert_equal(own, other)
+
+
+@pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch's own compiler needs one of C++"
+)
+def test_compiled_by_torch_s_default_equals_eager():
+    model = small(n_layers=1, d_model=8, n_heads=2, d_ff=8)
+    with torch.no_grad():
+        assert_equal(torch.compile(model)(SOURCE, TARGET), model(SOURCE, TARGET))
+
+
+def test_a_source_for_every_target_is_asked_for():
+    with pytest.raises(ValueError, match=f"batches of {len(SOURCE)} and 1"):
+        small()(SOURCE, TARGET[:1])
 
 
 def test_autocast_and_half_precision_are_close():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import log
 
 from attn.experiments.transformer.complexity import ATTENTION, RECURRENT, chains, crossing, multiply_adds
@@ -12,7 +13,8 @@ from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.records import Record
 
 Runs = Mapping[str, Record]
-_BASE, _SMALLER = "table3/base", "table3/d_model_256"
+Rule = tuple[str, Callable[[Record, str], None]]
+_BASE, _SMALLER, _SHALLOW = "table3/base", "table3/d_model_256", "table3/n_2"
 NATS, _BLEU = "nats per subword", "BLEU"
 
 
@@ -33,23 +35,77 @@ def on_plateau(record: Record, metric: str = "perplexity") -> bool:
     return limit is not None and log(record.metric(metric)) >= limit
 
 
+def fall(record: Record) -> float:
+    """Share by which a run's validation perplexity fell between its last two evaluations; below 0 where it rose.
+
+    Raises:
+        ValueError: if the run was evaluated only once, so that nothing says whether it still falls.
+    """
+    if len(record.history) < 2:
+        raise ValueError(f"seed {record.seed} of {record.key[1]} has fewer than two evaluations")
+    before, last = (entry["perplexity"] for entry in record.history[-2:])
+    return 1 - last / before
+
+
+def most_fall() -> float:
+    """Largest `fall` of a run that a test is judged on."""
+    return load_papers()[PAPER].margins["still_falling"]["value"]
+
+
+def still_falling(record: Record) -> bool:
+    """Whether a run ends within the jump: its place says how far it has come and not what its row is worth."""
+    return fall(record) > most_fall()
+
+
+def _left_plateau(record: Record, metric: str) -> None:
+    """Raise ValueError if a run ends on its corpus's plateau."""
+    if on_plateau(record, metric):
+        raise ValueError(
+            f"seed {record.seed} of {record.key[1]} ends on the plateau, at {log(record.metric(metric)):.2f} nats per "
+            f"subword where less than {plateau(record):g} is needed"
+        )
+
+
+def _settled(record: Record, metric: str) -> None:
+    """Raise ValueError if a run's perplexity still fell at its end; of the run itself, whatever the metric."""
+    if still_falling(record):
+        raise ValueError(
+            f"seed {record.seed} of {record.key[1]} was still falling, by {fall(record):.1%} of its perplexity between "
+            f"the last two evaluations where {most_fall():.0%} at most is allowed"
+        )
+
+
+_PLATEAU_RULE = ("has left the plateau in every seed", _left_plateau)
+_FALLING_RULE = ("has stopped falling in every seed", _settled)
+
+
 class _Costs:
     """Tests on table 3 for one way of taking a run's cost: after its last update, or where it is lowest.
 
     Args:
         metric: perplexity that a run's cost is the logarithm of; perplexities differ by a ratio, costs by a difference.
-        leaves_plateau: whether a test needs all its rows to have left the plateau.
+        rules: what every run of a test has to meet, the control's included: in words, and as a function of a run and
+            `metric` that raises ValueError.
     """
 
-    def __init__(self, metric: str, *, leaves_plateau: bool = True) -> None:
-        self.metric, self.leaves_plateau = metric, leaves_plateau
-        self.learns = Control(
-            statement="The base model's validation BLEU is above 10, so that there are translations to compare",
-            difference=lambda runs: _bleu(runs[_BASE]) - 10,
+    def __init__(self, metric: str, *, rules: Sequence[Rule] = (_PLATEAU_RULE, _FALLING_RULE)) -> None:
+        self.metric, self.rules = metric, tuple(rules)
+        self.size_shows = self._dearer(_SMALLER, "A model of half the width costs more than the base model")
+        # Half the width would be its own control. In print no row costs more than this one.
+        self.depth_shows = self._dearer(
+            _SHALLOW,
+            "A model of a third of the layers, in print the dearest row, costs more than the base model",
         )
-        self.size_shows = Control(
-            statement="A model of half the width costs more than the base model",
-            difference=lambda runs: self.nats(runs[_SMALLER]) - self.nats(runs[_BASE]),
+        self.no_positions = replace(
+            self.size_shows,
+            statement=f"{self.size_shows.statement} (a difference of size: nothing here shows that positions matter at "
+            "this budget, as a model without any would)",
+        )
+
+    def _dearer(self, name: str, statement: str) -> Control:
+        """A row of another size costs more than the base model."""
+        return Control(
+            statement=statement, difference=lambda runs: self.nats(runs[name]) - self.nats(runs[_BASE])
         )
 
     def nats(self, record: Record) -> float:
@@ -57,23 +113,18 @@ class _Costs:
         return log(record.metric(self.metric))
 
     def control(self, control: Control, needed: Sequence[str]) -> Control:
-        """`control`, and every run of the test has left the plateau; a seed of which one has not has no number."""
-        if not self.leaves_plateau:
+        """`control`, and every run of the test meets the rules; a seed of which one does not has no number."""
+        if not self.rules:
             return control
 
         def difference(runs: Runs) -> float:
-            for name in needed:
-                if on_plateau(runs[name], self.metric):
-                    raise ValueError(
-                        f"seed {runs[name].seed} of {name} ends on the plateau, at {self.nats(runs[name]):.2f} nats per "
-                        f"subword where less than {plateau(runs[name]):g} is needed"
-                    )
+            for _, meet in self.rules:
+                for name in needed:
+                    meet(runs[name], self.metric)
             return control.difference(runs)
 
-        return Control(
-            statement=f"{control.statement}; every row of the test has left the plateau in every seed",
-            difference=difference,
-        )
+        said = " and ".join(words for words, _ in self.rules)
+        return Control(statement=f"{control.statement}; every row of the test {said}", difference=difference)
 
     def order(
         self, claim: str, measure: str, unit: str, larger: str, smaller: str, value: Callable[[Record], float],
@@ -82,7 +133,7 @@ class _Costs:
         """`value` of one row of table 3 minus that of another."""
         control = control or self.size_shows
         one, other = f"table3/{larger}", f"table3/{smaller}"
-        needed = dict.fromkeys((one, other, _BASE, *([_SMALLER] if control is self.size_shows else [])))
+        needed = dict.fromkeys((one, other, _BASE, _SHALLOW if control is self.depth_shows else _SMALLER))
         return Claim(
             id=claim, fact=claim.partition("_")[0], kind="order", measure=measure, unit=unit,
             experiments=tuple(needed), difference=lambda runs: value(runs[one]) - value(runs[other]),
@@ -108,12 +159,12 @@ class _Costs:
         return Claim(
             id=claim, fact="c6", kind="equality", measure=measure, unit=unit, margin=margin, experiments=needed,
             difference=lambda runs: value(runs[learned]) - value(runs[_BASE]),
-            control=self.control(self.size_shows, needed),
+            control=self.control(self.no_positions, needed),
         )  # fmt: skip
 
     def claims(self) -> tuple[Claim, ...]:
         """What the paper concludes from table 3."""
-        more, better, learns = self.costs_more, self.translates_better, self.learns
+        more, better = self.costs_more, self.translates_better
         return (
             better("c1_one_head", "8 heads minus 1", "base", "h_1"),
             better("c1_many_heads", "8 heads minus 32", "base", "h_32"),
@@ -121,13 +172,13 @@ class _Costs:
             more("c2_half", "half of d_k minus all of it", "d_k_32", "base"),
             better("c2_bleu_quarter", "half of d_k minus a quarter of it", "d_k_32", "d_k_16"),
             better("c2_bleu_half", "all of d_k minus half of it", "base", "d_k_32"),
-            more("c3_layers_2", "2 of 6 layers minus 4 of 6", "n_2", "n_4", learns),
-            more("c3_layers_4", "4 of 6 layers minus 6", "n_4", "base", learns),
-            more("c3_layers_8", "6 layers minus 8", "base", "n_8", learns),
-            more("c3_half_width", "half of d_model minus all of it", "d_model_256", "base", learns),
-            more("c3_double_width", "d_model minus twice as much", "base", "d_model_1024", learns),
-            more("c3_half_inner", "half of d_ff minus all of it", "d_ff_1024", "base", learns),
-            more("c3_double_inner", "d_ff minus twice as much", "base", "d_ff_4096", learns),
+            more("c3_layers_2", "2 of 6 layers minus 4 of 6", "n_2", "n_4"),
+            more("c3_layers_4", "4 of 6 layers minus 6", "n_4", "base"),
+            more("c3_layers_8", "6 layers minus 8", "base", "n_8"),
+            more("c3_half_width", "half of d_model minus all of it", "d_model_256", "base", self.depth_shows),
+            more("c3_double_width", "d_model minus twice as much", "base", "d_model_1024"),
+            more("c3_half_inner", "half of d_ff minus all of it", "d_ff_1024", "base"),
+            more("c3_double_inner", "d_ff minus twice as much", "base", "d_ff_4096"),
             more("c4_cost", "without dropout minus dropout 0.1", "p_drop_0", "base"),
             better("c4_bleu", "dropout 0.1 minus none", "base", "p_drop_0"),
             more("c4_between_none", "without dropout minus dropout 0.2", "p_drop_0", "p_drop_02"),
@@ -145,8 +196,9 @@ class _Costs:
 _TABLE3 = _Costs("perplexity").claims()
 # The tests on cost with every run at its best evaluation. BLEU is scored after the last update only.
 AT_BEST = tuple(claim for claim in _Costs("best_perplexity").claims() if claim.unit == NATS)
-# The tests as they would be if a row might stay on the plateau: what the rule withholds.
-WITHOUT_RULE = _Costs("perplexity", leaves_plateau=False).claims()
+# The tests as they would be if a row might still fall, and if it might stay on the plateau, too: what a rule withholds.
+WITHOUT_FALLING = _Costs("perplexity", rules=(_PLATEAU_RULE,)).claims()
+WITHOUT_RULE = _Costs("perplexity", rules=()).claims()
 
 
 # --- arithmetic: on counted operations and on printed cells ------------------------------------------------------

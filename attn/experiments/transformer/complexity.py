@@ -9,7 +9,7 @@ Symbols: n sequence length, d width, k kernel size, r neighbourhood. Layers are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -40,6 +40,13 @@ NEIGHBOURHOODS = (
 KERNEL, NEIGHBOURHOOD = KERNELS[0], NEIGHBOURHOODS[0]
 CHAIN_LENGTHS = (4, 8, 16, 32, 64)
 PATH_LENGTHS = (8, 16, 32, 64)
+# The symbol of a reach, and the reaches and lengths whose paths are fitted. Logarithms are rounded up to a few whole
+# numbers, so they are taken at more lengths; a power of the reach asks for paths of several layers.
+PATH_FITS = {
+    CONVOLUTION: ("k", (3, 5, 7), (4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)),
+    RESTRICTED: ("r", (5, 9, 17), (32, 64, 128)),
+}
+_BASE_TOLERANCE = 0.25  # share by which a fitted base may miss; k and (k + 1) / 2 are a third and more apart
 PATH_NEIGHBOURHOOD = 5  # small, so that short sequences need several layers
 
 _TINY = 4  # d where only the structure counts
@@ -287,19 +294,81 @@ def law_texts(kind: str) -> dict[str, str]:
     return {
         "complexity_per_layer": f"O({' * '.join(factors)})",
         "sequential_operations": f"O({fit_law(list(chain), list(chain.values())).name})",
-        "max_path_length": f"O({_path_text(kind)})",
+        "max_path_length": f"O({path_fit(kind).text})",
     }
 
 
-def _path_text(kind: str) -> str:
-    """How the longest path grows with n, and with k or r where there is one."""
-    symbol, reaches = {CONVOLUTION: ("k", (3, 9)), RESTRICTED: ("r", (5, 9))}.get(kind, ("", (None,)))
-    found = [paths(kind, (8, 16, 32, 64), **({"reach": r} if r else {})) for r in reaches]
-    laws = [fit_law(list(path), list(path.values())) for path in found]
-    text = laws[0].name
-    if symbol and laws[-1].slope < laws[0].slope:  # what a layer reaches further shortens the path
-        text = f"log_{symbol}(n)" if text == "log n" else f"{text}/{symbol}"
-    return text
+@dataclass(frozen=True)
+class PathFit:
+    """How the longest path grows with n and with the reach of a layer, fitted to counts at several of both.
+
+    Attributes:
+        text: in the notation of table 1, as "n/r" or "log_((k+1)/2)(n)".
+        found: the fitted numbers behind it, as "n^1.00 r^-1.13".
+        note: why the text is not what is printed, where the fit itself says so; else None.
+    """
+
+    text: str
+    found: str
+    note: str | None = None
+
+
+@cache
+def path_fit(kind: str) -> PathFit:
+    """The law of the longest path: a power of n and of r, or a logarithm of n with a base for each k.
+
+    Args:
+        kind: a name of `LAYERS`.
+    """
+    if kind not in PATH_FITS:
+        path = paths(kind, PATH_LENGTHS)
+        law = fit_law(list(path), list(path.values()))
+        return PathFit(law.name, f"{law.name}, slope {law.slope:.2f}")
+    symbol, reaches, lengths = PATH_FITS[kind]
+    found = {reach: paths(kind, lengths, reach=reach) for reach in reaches}
+    (of_n, _), (of_log, slopes) = (_lines(found, scale) for scale in (np.asarray, np.log2))
+    if of_log < of_n:
+        return _logarithm(symbol, {reach: 2 ** (1 / slope) for reach, slope in slopes.items()})
+    counts = {(n, r): count for r, path in found.items() for n, count in path.items()}
+    lengths, widths = zip(*counts, strict=True)
+    powers = fit_powers({"n": lengths, symbol: widths}, list(counts.values()))
+    return PathFit(_power_text(powers, symbol), str(powers))
+
+
+def _lines(
+    found: Mapping[int, Mapping[int, int]], scale: Callable[[Any], np.ndarray]
+) -> tuple[float, dict[int, float]]:
+    """A line over the scaled lengths for each reach: the sum of squares that all of them leave, and the slopes."""
+    left, slopes = 0.0, {}
+    for reach, path in found.items():
+        x, counts = scale(list(path)), np.asarray(list(path.values()), float)
+        slopes[reach], start = np.polyfit(x, counts, 1)
+        left += float(((counts - slopes[reach] * x - start) ** 2).sum())
+    return left, slopes
+
+
+def _logarithm(symbol: str, bases: Mapping[int, float]) -> PathFit:
+    """Which base the logarithm has: the reach, half of what is one more than it, or neither, if all fits are nearest."""
+    said = ", ".join(f"base {base:.2f} at {symbol} = {reach}" for reach, base in bases.items())
+    candidates = {symbol: lambda k: k, f"(({symbol}+1)/2)": lambda k: (k + 1) / 2}
+    for name, base_of in candidates.items():
+        if all(abs(base / base_of(reach) - 1) < _BASE_TOLERANCE for reach, base in bases.items()):
+            note = None if name == symbol else f"its base is ({symbol}+1)/2 here, see the fits below"
+            return PathFit(f"log_{name}(n)", said, note)
+    return PathFit("log(n)", said, f"its base is not {symbol} here, see the fits below")
+
+
+def _power_text(powers: Exponents, symbol: str) -> str:
+    """n to the fitted power over the reach to the fitted power, both rounded to halves."""
+    of_n, of_reach = (round(2 * powers.powers[name]) / 2 for name in ("n", symbol))
+    above = _power("n", of_n)
+    if of_reach == 0:
+        return above
+    return f"{above}/{_power(symbol, -of_reach)}" if of_reach < 0 else f"{above} * {_power(symbol, of_reach)}"
+
+
+def _power(symbol: str, exponent: float) -> str:
+    return "1" if exponent == 0 else symbol if exponent == 1 else f"{symbol}^{exponent:g}"
 
 
 def table_rows(printed: FactTable, *, seq_len: int = 512, d_model: int = 512) -> list[dict[str, Any]]:
@@ -313,7 +382,7 @@ def table_rows(printed: FactTable, *, seq_len: int = 512, d_model: int = 512) ->
     Returns:
         By row: `layer_type`; what is printed as `complexity_per_layer`, `sequential_operations` and `max_path_length`;
         `exponents`, `Exponents` of the term; `cost`, a `Cost`; `chain` and `path` by n; `chain_law` and `path_law`;
-        and of convolutions `contiguous`, the path by n where they are not dilated.
+        `path_fit`; and of convolutions `contiguous`, the path by n where they are not dilated.
     """
     rows = []
     for row in printed.rows:
@@ -326,6 +395,7 @@ def table_rows(printed: FactTable, *, seq_len: int = 512, d_model: int = 512) ->
             "chain_law": fit_law(list(chain), list(chain.values())),
             "path": path,
             "path_law": fit_law(list(path), list(path.values())),
+            "path_fit": path_fit(kind),
         }
         if kind == CONVOLUTION:
             found["contiguous"] = paths(kind, dilated=False)

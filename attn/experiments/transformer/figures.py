@@ -48,6 +48,7 @@ _NAMES = {
 _LAYER_COLOURS = {ATTENTION: "#0072B2", RECURRENT: "#E69F00", CONVOLUTION: "#009E73", RESTRICTED: "#56B4E9"}
 _LAYER_LINES = {ATTENTION: "-", RECURRENT: "--", CONVOLUTION: "-.", RESTRICTED: ":"}
 _SCALED = {"scaled": ("#0072B2", "o", "with 1/√d_k"), "plain": (COLOURS["lstm"], "s", "without")}
+_SMALL = 5  # points, of tokens at the sides of many small maps
 _PHONE = 4.6  # inches wide, so that a phone shows the words at their size
 
 
@@ -226,6 +227,19 @@ def recalls(gaps: Sequence[int], shares: Mapping[str, np.ndarray], *, chance: fl
     return drawing
 
 
+def recalls_words(gaps: Sequence[int], shares: Mapping[str, np.ndarray], *, chance: float) -> str:
+    """What each kind remembers over the shortest and the longest gap, medians over seeds, in sentences."""
+    parts = [
+        f"{_NAMES[kind]} {np.median(found[:, 0]):.0%} and {np.median(found[:, -1]):.0%}"
+        for kind, found in shares.items()
+    ]
+    seeds = len(next(iter(shares.values())))
+    return (
+        f"Right answers with {gaps[0]} and with {gaps[-1]} symbols in between: {'; '.join(parts)}; by chance "
+        f"{chance:.0%}. Medians over {seeds} seeds, at one budget for all."
+    )
+
+
 def schedules(steps: np.ndarray, curves: Mapping[str, np.ndarray]) -> Figure:
     """Learning rates over updates, peaks marked."""
     drawing, axes = figure(width=_PHONE, height=2.6)
@@ -291,8 +305,20 @@ def steps(rows: Sequence[Mapping[str, Any]]) -> Figure:
 # --- attention maps -----------------------------------------------------------------------------------------
 
 
-def layers_by_heads(maps: np.ndarray, *, queries: str = "queries", keys: str = "keys") -> Figure:
-    """Attention weights [N, H, T, S] as a grid of small maps, queries downwards; each map from 0 to its own largest."""
+def layers_by_heads(
+    maps: np.ndarray,
+    *,
+    queries: str = "queries",
+    keys: str = "keys",
+    tokens: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> Figure:
+    """Attention weights [N, H, T, S] as a grid of small maps, queries downwards; each map from 0 to its own largest.
+
+    Args:
+        maps: the weights.
+        queries, keys: what both axes are called.
+        tokens: of the queries [T] and of the keys [S]; at the left and at the lower edge of the grid, if given.
+    """
     n_layers, n_heads = maps.shape[:2]
     size = 7.2 / n_heads
     height = size * min(1.6, max(0.6, maps.shape[2] / maps.shape[3]))
@@ -306,6 +332,10 @@ def layers_by_heads(maps: np.ndarray, *, queries: str = "queries", keys: str = "
             panel.set_title(f"{head + 1}", fontsize=12)
         if head == 0:
             panel.set_ylabel(f"{layer + 1}", fontsize=12, rotation=0, labelpad=10, va="center")
+            if tokens is not None:
+                _tokens(panel.yaxis, tokens[0], size=_SMALL)
+        if layer == n_layers - 1 and tokens is not None:
+            _tokens(panel.xaxis, tokens[1], rotation=90, size=_SMALL)
     drawing.supxlabel(f"{keys}, by head", fontsize=12)
     drawing.supylabel(f"{queries}, by layer", fontsize=12)
     return drawing
@@ -378,8 +408,8 @@ def pronoun_words(arrays: Mapping[str, np.ndarray], *, least: float = 0.05) -> s
     )
 
 
-def _tokens(axis: Any, tokens: Sequence[str], **style: Any) -> None:
-    axis.set_ticks(range(len(tokens)), [shown(token) for token in tokens], fontsize=8, **style)
+def _tokens(axis: Any, tokens: Sequence[str], *, size: float = 8, **style: Any) -> None:
+    axis.set_ticks(range(len(tokens)), [shown(token) for token in tokens], fontsize=size, **style)
 
 
 def shown(token: str) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from attn.experiments.transformer.runs import POSITIONS
+from attn.reproduction.experiment import BOOK_PROFILE
+from attn.reproduction.facts import Paper
 from attn.reproduction.figures import COLOURS, figure, legend_below
 from attn.reproduction.records import Record
+from attn.transformer import Transformer
 
 Records = Mapping[str, Sequence[Record]]  # by kind of positions
 _LOOKS = {
@@ -18,6 +22,23 @@ _LOOKS = {
     "sinusoids_shifted": ("#0072B2", "--", "o"),
     "learned_shifted": ("#D55E00", "--", "s"),
 }
+
+
+def task_words(paper: Paper, profile: str = BOOK_PROFILE) -> str:
+    """The sizes of the task, and where positions begin where they are shifted, from the budget, in a sentence."""
+    budgets = paper.budgets["lengths"]
+    budget = budgets.get(profile) or budgets[BOOK_PROFILE]
+    task, shift = budget["task"], max(model.get("max_shift", 0) for model in budget["models"].values())
+    return (
+        f"Training: {task['min_length']} to {task['max_length']} letters of an alphabet of {task['n_letters']}. Test: "
+        f"up to {max(budget['test_lengths'])}. Shifted positions of a batch begin anywhere from 0 to {shift}. A learned "
+        f"table has {table_rows():,} rows."
+    )
+
+
+def table_rows() -> int:
+    """Rows of a learned table where a model is told of no other length: what the library's model has by itself."""
+    return inspect.signature(Transformer).parameters["max_len"].default
 
 
 def longest_trained(records: Sequence[Record]) -> int:

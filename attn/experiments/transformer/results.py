@@ -9,7 +9,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from attn.experiments.transformer.complexity import KERNEL, NEIGHBOURHOODS, PATH_NEIGHBOURHOOD
+from attn.experiments.transformer.complexity import (
+    KERNEL,
+    NEIGHBOURHOODS,
+    PATH_FITS,
+    PATH_NEIGHBOURHOOD,
+)
 from attn.experiments.transformer.figures import one_head
 from attn.experiments.transformer.runs import LABELS, PRINTED_VOCABULARY, row_id, row_label, table3_rows
 from attn.experiments.transformer.tables import FITTED_VOCABULARY, fitted_rows
@@ -27,8 +32,11 @@ _NO_RECORDS = Html('<p class="attn-note">no records yet</p>', "no records yet")
 _NORMS = {"post": "layer norm after the sum, as in the paper", "pre": "layer norm before the sub-layer"}
 
 
+_COLOURS = COLOURS | {"gru": "#882255"}
+
+
 def curves(
-    records: Records, *, labels: Mapping[str, str] = LABELS, colours: Mapping[str, str] = COLOURS
+    records: Records, *, labels: Mapping[str, str] = LABELS, colours: Mapping[str, str] = _COLOURS
 ) -> Figure | None:
     """Perplexity of the validation split over updates, every seed and the median of each model.
 
@@ -224,6 +232,7 @@ def exponent_table(rows: Sequence[Mapping[str, Any]]) -> Html:
         rows: of `complexity.table_rows`.
     """
     columns = ["Layer", "Printed cost", "Fitted exponents", "Largest error of the fit", "Longest path over n"]
+    columns += ["Printed path", "Fitted path"]
     grid = Grid(plain("Exponents fitted to the operations of our layers, and lengths of paths"), columns)
     for row in rows:
         error = row["exponents"].largest_error
@@ -234,13 +243,14 @@ def exponent_table(rows: Sequence[Mapping[str, Any]]) -> Html:
             str(row["exponents"]),
             shown,
             _lengths(row["path"]),
+            row["max_path_length"],
+            row["path_fit"].found,
         ]
         grid.add(list(map(plain, cells)))
         if "contiguous" in row:
             name = f"{row['layer_type']}, not dilated"
-            grid.add(
-                list(map(plain, [name, "O(n/k) in its text", "the same", "", _lengths(row["contiguous"])]))
-            )
+            cells = [name, "the same", "the same", "", _lengths(row["contiguous"]), "O(n/k) in its text", ""]
+            grid.add(list(map(plain, cells)))
     grid.notes = [
         plain(
             f"Convolutions: k = {KERNEL}. The dilation grows (k + 1) / 2-fold a layer, so the logarithm of the path has "
@@ -249,10 +259,24 @@ def exponent_table(rows: Sequence[Mapping[str, Any]]) -> Html:
         ),
         plain(
             f"Restricted attention: costs are of r = {', '.join(map(str, NEIGHBOURHOODS))}, where blocks count r - 1 "
-            f"for r; paths are of r = {PATH_NEIGHBOURHOOD}."
+            f"for r; paths over n are of r = {PATH_NEIGHBOURHOOD}."
+        ),
+        plain(
+            "Fitted paths: "
+            + "; ".join(
+                f"{symbol} = {_listed(reaches)}, each with n = {_listed(lengths)}"
+                for symbol, reaches, lengths in PATH_FITS.values()
+            )
+            + ". A power is compared with the print to the nearest half, a base "
+            "with k and with (k + 1) / 2. Paths are whole numbers and a layer reaches (r - 1) / 2 positions, so that "
+            "fits on short reaches are a little off."
         ),
     ]  # fmt: skip
     return grid.render()
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes))
 
 
 def _lengths(path: Mapping[int, int]) -> str:

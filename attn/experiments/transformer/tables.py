@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attn.experiments.transformer.complexity import law_texts
+from attn.experiments.transformer.complexity import law_texts, path_fit
 from attn.experiments.transformer.flops import on_meta
 from attn.experiments.transformer.runs import (
     PAPER,
@@ -29,7 +29,10 @@ _TRAINED_HERE = {"Transformer (base model)": "base", "Transformer (big)": "big"}
 
 
 def _law(column: str) -> Exact:
-    return Exact(lambda row: law_texts(row["layer_type"])[column])
+    def note(row: Row) -> str | None:
+        return path_fit(row["layer_type"]).note if column == "max_path_length" else None
+
+    return Exact(lambda row: law_texts(row["layer_type"])[column], note=note)
 
 
 # --- table 2: training FLOPs ---------------------------------------------------------------------------------

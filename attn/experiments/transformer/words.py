@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import log
 
 from attn.data import registry
 from attn.experiments.transformer import claims
 from attn.experiments.transformer.corpora import GENERATED
-from attn.experiments.transformer.runs import TASKS, row_id, row_label, table3_rows
-from attn.reproduction.claims import FAILS, HOLDS, Verdict, judge
+from attn.experiments.transformer.runs import ABLATIONS, TASKS, row_id, row_label, table3_rows
+from attn.reproduction.claims import CONFIDENCE, FAILS, HOLDS, Verdict, judge, t_interval
 from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
+from attn.training.config import TrainingConfig
 
 Rows = Mapping[str, Sequence[Record]]  # runs by id of table 3's row
 NO_RECORDS = "No records yet."
@@ -61,8 +62,60 @@ def grid_words(paper: Paper, profile: str = BOOK_PROFILE) -> str:
     return (
         f"All {len(table3_rows())} rows are run here (profile {profile}) at {width} of the width and "
         f"{'all' if depth == 1 else depth} of the depth, each size in the paper's ratio to the base model, with the "
-        f"paper's schedule and {training['steps']:,} updates of about {training['tokens_per_batch']:,} tokens, on "
-        f"{corpus['n_pairs']:,} pairs of generated sentences: dates, prices and numbers in words."
+        f"formula of the paper's schedule and {training['steps']:,} updates of about "
+        f"{training['tokens_per_batch']:,} tokens, on {corpus['n_pairs']:,} pairs of generated sentences: dates, "
+        "prices and numbers in words."
+    )
+
+
+def rate_words(profile: str = BOOK_PROFILE) -> str:
+    """How the schedule and the narrowest heads of the small grid differ from the paper's, in sentences."""
+    ours, theirs = (ABLATIONS[0].configs[p].training for p in (profile, "paper"))
+    peaks = {}
+    for experiment in ABLATIONS:
+        small, full = (_peak(experiment.configs[p].training) for p in (profile, "paper"))
+        peaks[experiment.id.partition("/")[2]] = (small, full)
+    said = [
+        f"{name} {small:.2g}, {small / full:.1f} times the paper's {full:.2g}"
+        for name, (small, full) in peaks.items() if name in ("base", "n_8", "big")
+    ]  # fmt: skip
+    heads = []
+    for label, name, field in (("h = 32", "h_32", "value_dim"), ("d_k = 16", "d_k_16", "head_dim")):
+        (model,) = [e.configs[profile].model for e in ABLATIONS if e.id == f"table3/{name}"]
+        heads.append(f"{label}: {getattr(model, field)}")
+    return (
+        "The same formula is not the same rate: it falls with the root of width and warm-up, and both are smaller here. "
+        f"Peak rates: {'; '.join(said)}. The warm-up takes {ours.warmup_steps:,} of {ours.max_steps:,} updates "
+        f"({ours.warmup_steps / ours.max_steps:.0%}), in the paper {theirs.warmup_steps:,} of {theirs.max_steps:,} "
+        f"({theirs.warmup_steps / theirs.max_steps:.0%}). A layer norm after the sum bears high rates badly in deep "
+        "models, so this may be why N = 8 and the big model stay on the plateau, and not their size: that is untested; "
+        "table3_pre_norm is configured for both, with the norm before each sub-layer. The scale also leaves the "
+        f"narrowest heads with next to nothing: their width is, for {'; '.join(heads)}."
+    )
+
+
+def _peak(training: TrainingConfig) -> float:
+    """Rate of the last update of the warm-up."""
+    return training.lr * training.warmup_steps**-0.5
+
+
+def exact_words(tables: Sequence[Mapping]) -> str:
+    """What the exact cells of the headline are: formulas or counts, and how many of each are equal, in a sentence.
+
+    Args:
+        tables: of the chapter's state.
+    """
+    found: dict[str, list[bool]] = {"formulas": [], "parameter counts": []}
+    for table in tables:
+        for row in table["rows"]:
+            for cell in row["cells"]:
+                if cell["kind"] == "exact" and cell["matches"] is not None:
+                    kind = "formulas" if isinstance(cell["paper"], str) else "parameter counts"
+                    found[kind].append(cell["matches"] == "yes")
+    said = [f"{sum(equal)} of {len(equal)} {kind}" for kind, equal in found.items()]
+    return (
+        f"Of the exact cells, equal are {' and '.join(said)}. The formulas are those of table 1, fitted to operations "
+        "and paths of small layers; the counts are those of table 3, with the vocabulary that the paper states."
     )
 
 
@@ -204,10 +257,13 @@ def source_words(name: str) -> str:
 
 
 def equality_words(verdicts: Sequence[Verdict]) -> str:
-    """Whether an equality fails for its difference or for the width of its interval, in a sentence each."""
+    """Whether an equality fails for its difference or for the width of its interval, or why it is not judged."""
     said = []
     for v in verdicts:
-        if v.kind != "equality" or v.estimate is None:
+        if v.kind != "equality":
+            continue
+        if v.estimate is None:
+            said += [f"{v.measure}: {v.verdict}; {v.reason}."] * bool(v.seeds)
             continue
         low, high = v.interval
         found = f"{v.measure}: {v.estimate:+.2g} {v.unit}, interval [{low:.2g}, {high:.2g}], margin ±{v.margin:g}."
@@ -249,7 +305,23 @@ def norm_words(post: Sequence[Record], pre: Sequence[Record]) -> str:
     return f"Drawn: the layer norm {' and '.join(drawn)}. " + (
         f"The layer norm {missing[0]} is configured and not recorded, so the two are not compared here."
         if missing
-        else "Both places are recorded."
+        else _norm_difference(post, pre)
+    )
+
+
+def _norm_difference(post: Sequence[Record], pre: Sequence[Record]) -> str:
+    """Cost before the sub-layer minus after the sum, of pairs with the same seed, and what can be said of it."""
+    others = {run.seed: run for run in post}
+    pairs = [(run, others[run.seed]) for run in pre if run.seed in others]
+    if len(pairs) < 2:
+        return "Both places are recorded, in too few common seeds to compare."
+    values = [log(one.metric("perplexity") / other.metric("perplexity")) for one, other in pairs]
+    low, high = t_interval(values)
+    said = "below 0: before is better" if high < 0 else "above 0: after is better" if low > 0 else None
+    return (
+        f"Cost before the sub-layer minus after the sum, in nats: {sum(values) / len(values):+.3f}, "
+        f"{CONFIDENCE:.0%} interval [{low:.3f}, {high:.3f}] over {len(pairs)} seeds, "
+        + (f"all {said}." if said else "which holds 0: undecided.")
     )
 
 
@@ -257,54 +329,85 @@ def _count(number: int, name: str) -> str:
     return f"{number} {name}{'' if number == 1 else 's'}"
 
 
-def unfinished_words(records: Rows, *, falling: float = 0.05) -> str:
-    """Which rows of table 3 were still learning when their runs ended, in a sentence.
+def unfinished_words(records: Rows) -> str:
+    """Which rows of table 3 were still learning when their runs ended, in sentences.
 
     Args:
         records: runs by id of the row.
-        falling: a run counts if its perplexity fell by more than this share between its last two evaluations.
     """
-    still = {
-        name: [r for r in found if r.history[-1]["perplexity"] < (1 - falling) * r.history[-2]["perplexity"]]
-        for name, found in records.items()
-    }
-    if not any(records.values()):
+    runs = [run for found in records.values() for run in found]
+    if not runs:
         return NO_RECORDS
-    count, total = sum(map(len, still.values())), sum(map(len, records.values()))
-    stuck = [
-        row_label(row) for row in table3_rows() if any(map(claims.on_plateau, records.get(row_id(row), ())))
-    ]
+    limit, count = f"{claims.most_fall():.0%}", sum(map(claims.still_falling, runs))
+    falling, stuck = (_rows_where(records, rule) for rule in (claims.still_falling, claims.on_plateau))
+    seen = [run.data["run"]["seen"] for run in runs]
     return (
-        f"In {count} of {total} runs perplexity still fell by more than {falling:.0%} between the last two evaluations. "
-        f"A seed of these rows ends on the plateau, and no claim about them is judged: {'; '.join(stuck) or 'none'}."
+        f"A run saw {min(seen):,} to {max(seen):,} target tokens. In {count} of {len(runs)} runs perplexity still fell "
+        f"by more than {limit} between the last two evaluations, in seeds of these rows: {falling}. A seed of these "
+        f"rows ends on the plateau: {stuck}. No claim about a row of either kind is judged, nor one whose control is."
     )
 
 
-def plateau_words(paper: Paper, records: Sequence[Record]) -> str:
-    """The rule about the plateau: its limit, when it was set, and what the verdicts that it withholds would be.
+def _rows_where(records: Rows, rule: Callable[[Record], bool]) -> str:
+    """Labels of the rows in which a run is as `rule` says, with how many of their seeds are."""
+    found = []
+    for row in table3_rows():
+        runs = records.get(row_id(row), ())
+        if count := sum(map(rule, runs)):
+            found.append(f"{row_label(row)} ({count} of {len(runs)})")
+    return "; ".join(found) or "none"
+
+
+def rule_words(paper: Paper, records: Sequence[Record]) -> list[str]:
+    """The rules about plateau and fall: limit, when it was set, and the verdicts that each withholds, a paragraph each.
 
     Args:
-        paper: the facts, with the limit.
+        paper: the facts, with the limits.
         records: of the chapter.
     """
     runs = [record for record in records if record.key[1].startswith("table3/")]
     if not runs:
-        return NO_RECORDS
-    margin = paper.margins["plateau_spoken_numbers"]
-    judged, free = (
+        return [NO_RECORDS]
+    free, some, judged = (
         {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
-        for which in (claims.CLAIMS, claims.WITHOUT_RULE)
+        for which in (claims.WITHOUT_RULE, claims.WITHOUT_FALLING, claims.CLAIMS)
     )
-    withheld = [v for name, v in free.items() if v.verdict != judged[name].verdict]
+    return [
+        _withheld(paper.margins["plateau_spoken_numbers"], free, some),
+        _withheld(paper.margins["still_falling"], some, judged),
+    ]
+
+
+def _withheld(margin: Mapping, without: Mapping[str, Verdict], judged: Mapping[str, Verdict]) -> str:
+    """A rule's limit, and what becomes of the tests that are not judged by it."""
+    withheld = [v for name, v in without.items() if v.verdict != judged[name].verdict]
     counts = {
         "would hold": sum(v.verdict == HOLDS for v in withheld),
         "would be contradicted": sum(bool(v.contradicted) for v in withheld),
         "would be undecided": sum(v.verdict == FAILS and not v.contradicted for v in withheld),
     }
-    without = "; ".join(f"{count} {name}" for name, count in counts.items())
+    said = "; ".join(f"{count} {name}" for name, count in counts.items())
     return (
         f"The limit is {margin['value']:g} {margin['unit']}. Why: {margin['why']}. By this rule {len(withheld)} of "
-        f"{len(judged)} tests are not judged. Without it: {without}."
+        f"{len(without)} tests are not judged. Without it: {said}."
+    )
+
+
+def ceiling_words(records: Rows) -> str:
+    """How near the rows of table 3 that have learned their sentences lie to each other, in a sentence."""
+    ends = {
+        row_label(row): sum(run.metric("bleu_validation") for run in runs) / len(runs)
+        for row in table3_rows()
+        if (runs := records.get(row_id(row))) and not any(map(claims.on_plateau, runs))
+        and not any(map(claims.still_falling, runs))
+    }  # fmt: skip
+    if not ends:
+        return NO_RECORDS
+    return (
+        f"{len(ends)} rows have neither a seed on the plateau nor one that still falls; their mean validation BLEU lies "
+        f"between {min(ends.values()):.1f} and {max(ends.values()):.1f}. Where nearly every sentence is right there is "
+        "no room for a larger model to be better: such a ceiling hides what size is worth, and that no difference is "
+        "seen says little against the paper."
     )
 
 
