@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from math import isfinite
 from typing import NamedTuple
 
 import torch
@@ -62,9 +63,15 @@ def span_reach(span: Tensor, ramp_size: int, max_span: int) -> list[int]:
 
     Returns:
         One number from R to S for each head.
+
+    Raises:
+        ValueError: if a span is no finite number.
     """
     longest = span.detach().flatten(1) if span.dim() == 3 else span.detach().transpose(0, 1).flatten(1)
-    return [min(int(z) + ramp_size, max_span) for z in longest.amax(1).tolist()]
+    ends = longest.amax(1).tolist()
+    if not all(map(isfinite, ends)):
+        raise ValueError(f"span must be from 0 to {max_span} tokens for every head; got {ends}")
+    return [min(int(z) + ramp_size, max_span) for z in ends]
 
 
 def reported_span(span: Tensor, ramp_size: int, max_span: int) -> Tensor:
@@ -220,7 +227,8 @@ def span_attention(
         [B, H, T, E]; zeros for the first token of all, unless there are persistent vectors.
 
     Raises:
-        ValueError: for a ramp below 2, shapes that do not fit, or spans outside [0, S] (on a CPU).
+        ValueError: for a ramp below 2, shapes that do not fit, or spans outside [0, S] (on a CPU; where `fused`, a span
+            that is no finite number on any device).
     """
     check_span_attention(query, key, value, past, positions, span, persistent)
     check_spans(span, positions.shape[1])
@@ -301,8 +309,7 @@ class AdaptiveSpan(nn.Module):
     def __init__(self, *, n_heads: int, max_span: int, initial_ratio: float = 0.0) -> None:
         super().__init__()
         check_positive(n_heads=n_heads, max_span=max_span)
-        if not 0 <= initial_ratio <= 1:
-            raise ValueError(f"initial_ratio must be from 0 to 1, a share of max_span; got {initial_ratio!r}")
+        check_ratio(initial_ratio)
         self.max_span = max_span
         self.ratio = nn.Parameter(torch.full((n_heads,), float(initial_ratio)))
 
@@ -419,7 +426,7 @@ class SpanAttention(nn.Module):
             blocks have filled the cache again.
 
         Raises:
-            ValueError: for inputs or a state of another shape, or a state longer than S.
+            ValueError: for inputs or a state of another shape, a state longer than S, or spans that are not finite.
         """
         check_sequence("inputs", inputs, self.d_model)
         max_span = self.positions.max_span
@@ -529,6 +536,13 @@ def check_ramp(ramp_size: int) -> None:
     """ValueError unless the ramp has at least 2 tokens: with less, a head of span 0 would see nothing."""
     if not isinstance(ramp_size, int) or isinstance(ramp_size, bool) or ramp_size < 2:
         raise ValueError(f"ramp_size must be a whole number of at least 2 tokens; got {ramp_size!r}")
+
+
+def check_ratio(initial_ratio: float) -> None:
+    """ValueError unless this is a number from 0 to 1."""
+    is_number = isinstance(initial_ratio, int | float) and not isinstance(initial_ratio, bool)
+    if not is_number or not 0 <= initial_ratio <= 1:
+        raise ValueError(f"initial_ratio must be from 0 to 1, a share of max_span; got {initial_ratio!r}")
 
 
 def check_spans(span: Tensor, max_span: int) -> None:

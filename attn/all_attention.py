@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attn.adaptive_span import Past, Persistent, SpanAttention, span_weights
+from attn.attention import check_positive
 
 VARIANTS = ("joint", "attn-split", "head-split", "single-head", "ff-attn")
+ACTIVATIONS = ("softmax", "relu")
 
 
 # --- Sec. 4.1: a feed-forward layer is attention over fixed pairs ------------------------------------------
@@ -67,7 +69,12 @@ def persistent_attention(
 
     Returns:
         [B, H, T, E].
+
+    Raises:
+        ValueError: for another activation.
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
     if activation == "softmax":
         key, value = (part.expand(query.shape[0], -1, -1, -1) for part in persistent)
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
@@ -84,10 +91,14 @@ class PersistentVectors(nn.Module):
         n_heads: heads that have some.
         n_persistent: N of each.
         head_dim: E.
+
+    Raises:
+        ValueError: for sizes below 1.
     """
 
     def __init__(self, *, n_heads: int, n_persistent: int, head_dim: int) -> None:
         super().__init__()
+        check_positive(n_heads=n_heads, n_persistent=n_persistent, head_dim=head_dim)
         self.key_scale, self.value_scale = head_dim**0.5, n_persistent**0.5
         self.key = nn.Parameter(torch.empty(n_heads, n_persistent, head_dim))
         self.value = nn.Parameter(torch.empty(n_heads, n_persistent, head_dim))

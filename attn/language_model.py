@@ -66,8 +66,16 @@ class Stack(nn.Module):
 
         Returns:
             Outputs [B, T, D], and the state for the next segment; None if no sub-layer carries any.
+
+        Raises:
+            ValueError: for a state without an entry for each sub-layer.
         """
         sublayers = [sublayer for layer in self.layers for sublayer in layer]
+        if state is not None and len(state) != len(sublayers):
+            raise ValueError(
+                f"state must have {len(sublayers)} entries, one for each sub-layer and None where it carries nothing; "
+                f"got {len(state)}"
+            )
         residuals = [residual for layer in self.residuals for residual in layer]
         states = (None,) * len(sublayers) if state is None else state
         new = []
@@ -182,7 +190,8 @@ class LanguageModel(nn.Module):
             all logits at once; and the state for the next segment.
 
         Raises:
-            ValueError: for other shapes or ids, or a state where positions are absolute.
+            ValueError: for other shapes or ids, a state where positions are absolute, or one with another number of
+                entries than there are sub-layers.
         """
         hidden, state = self.hidden(tokens, state)
         if targets is None:

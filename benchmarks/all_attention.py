@@ -7,7 +7,7 @@ feed-forward layer of width N, and H N exponentials a token where that has N max
 
 - "attention and feed-forward": our adaptive-span attention, then our feed-forward layer, without what stands between.
 - "attention", "feed-forward": each of these alone.
-- "plain version": the equations as they stand, with all weights in one tensor.
+- "plain version": the equations as they stand, with all weights in one tensor; held to equal outputs before it is timed.
 
 Rows of training also say the largest amount of memory that tensors of a call take.
 """
@@ -20,6 +20,7 @@ from torch import nn
 
 from attn.adaptive_span import RelativePositions, SpanAttention
 from attn.all_attention import AllAttention
+from attn.experiments.adaptive_span.speed import PERSISTENT_LIMIT as LIMIT
 from attn.training import set_seed
 from attn.transformer import FeedForward
 from benchmarks.adaptive_span import (
@@ -35,7 +36,6 @@ from benchmarks.adaptive_span import (
 )
 from benchmarks.timing import Goal, Row, main
 
-LIMIT = 2048
 PERSISTENT = (256, 1024, 2048)
 OURS, TWO_LAYERS, PLAIN = "attn.all_attention", "attention and feed-forward", "plain version"
 # By N.
@@ -59,6 +59,9 @@ def build(
     attention = learned_spans(SpanAttention(**settings)).to(device)
     feed_forward = FeedForward(d_model=D_MODEL, d_ff=n_persistent).to(device)
     inputs, state = block(device, LIMIT)
+    # Equal but for rounding, or the comparison would mean nothing.
+    outputs = (module(inputs, state)[0].detach() for module in (ours, plain))
+    torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
     calls = {
         OURS: (ours, lambda: ours(inputs, state)[0]),
         TWO_LAYERS: (

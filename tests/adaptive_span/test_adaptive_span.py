@@ -625,6 +625,21 @@ def test_what_does_not_fit_a_layer_is_named():
             call()
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_span_that_is_no_finite_number_is_named(fused):
+    adaptive, dynamic = (layer(span, fused=fused) for span in ("adaptive", "dynamic"))
+    adaptive.span.ratio.data[1] = float("nan")
+    dynamic.span.linear.bias.data[1] = float("nan")
+    for module in (adaptive, dynamic):
+        with pytest.raises(
+            ValueError, match=r"span must be from 0 to 12 tokens for every head; got \[[\d.]+, nan, "
+        ):
+            module(random(2, 5, 6))
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="span must be from 0 to 9 tokens for every head"):
+            span_reach(torch.tensor([1.0, wrong]).view(2, 1, 1), 4, 9)
+
+
 # --- Spans -------------------------------------------------------------------------------------------------
 
 
@@ -682,7 +697,7 @@ def test_clamping_brings_spans_back_and_touches_nothing_else():
 
 
 def test_spans_out_of_range_are_refused():
-    for ratio in (-0.01, 1.01, float("nan")):
+    for ratio in (-0.01, 1.01, float("nan"), None, "half", True):
         with pytest.raises(ValueError, match="initial_ratio must be from 0 to 1"):
             AdaptiveSpan(n_heads=2, max_span=10, initial_ratio=ratio)
 

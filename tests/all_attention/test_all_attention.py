@@ -308,6 +308,11 @@ def test_what_does_not_fit_is_named():
     ]:
         with pytest.raises(ValueError, match=message):
             layer(**settings)
+    with pytest.raises(ValueError, match="n_persistent must be a whole number of at least 1; got 0"):
+        PersistentVectors(n_heads=2, n_persistent=0, head_dim=4)
+    query, pairs = random(1, 2, 3, 4), Persistent(random(2, 5, 4), random(2, 5, 4))
+    with pytest.raises(ValueError, match="activation must be one of softmax, relu; got 'gelu'"):
+        persistent_attention(query, pairs, activation="gelu")
     module, (inputs, state) = layer(variant="attn-split"), inputs_and_state()
     with pytest.raises(ValueError, match="variant must be 'joint' for attention maps; got 'attn-split'"):
         module.attention_maps(inputs, state)

@@ -73,6 +73,24 @@ def test_clipping_each_tensor_is_compared_with_clipping_the_whole_gradient():
     assert "0 of 1 runs had a burst, and the worst ended 0.05 bits above its own best" in undone
 
 
+def test_runs_that_a_burst_spoiled_ended_by_more_than_the_margin_above_their_best():
+    records = [
+        run("adaptive_512", 0, [0.3, 99.0], [4.0, 0.9, 1.9]),  # no burst
+        run("adaptive_512", 1, [5e6, 0.4], [4.0, 0.9, 0.8]),  # none the worse for it
+        run("adaptive_512", 2, [0.3, 7e3], [4.0, 0.9, 0.94]),  # within the margin
+        run("adaptive_64", 4, [0.3, 7e3], [4.0, 0.9, 1.5]),
+        run("fixed_512", 0, [0.3, 7e3], [4.0, 0.9, 1.2]),
+    ]
+    assert [record.path.stem for record in bursts.ruined(records)] == ["adaptive_64-4", "fixed_512-0"]
+    said = bursts.ruined_words(records)
+    assert said.startswith(
+        "Ended after a burst: adaptive span, S = 64, seed 4, at 1.500 bits, 0.60 above its own best"
+    )
+    assert "fixed span, S = 512, seed 0, at 1.200" in said
+    assert bursts.ruined_words(records[:3]) == "No run ended badly after a burst."
+    assert bursts.ruined_words([]).endswith("no records yet.")
+
+
 @pytest.mark.parametrize("missing", [0, 1])
 def test_a_comparison_of_clipping_without_one_side_says_so(missing):
     sides = [[run("adaptive_512", 0, [0.3, 0.4], [4.0, 0.9, 0.8])]] * 2

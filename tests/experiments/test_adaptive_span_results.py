@@ -8,9 +8,11 @@ import torch
 
 from attn.adaptive_span import flops_per_step
 from attn.experiments.adaptive_span import CHAPTER, concepts, figures, results
+from attn.experiments.adaptive_span import speed as timed
 from attn.experiments.adaptive_span.claims import FAMILIES, upper_minus_lower
+from attn.experiments.adaptive_span.copies import copies_text
 from attn.experiments.adaptive_span.effects import EFFECTS
-from attn.experiments.adaptive_span.runs import PAPER, TASKS, budgets, span_config
+from attn.experiments.adaptive_span.runs import PAPER, TASKS, budgets, names, span_config
 from attn.experiments.adaptive_span.tables import (
     VOCABULARY,
     flops_findings,
@@ -56,6 +58,14 @@ def test_every_table_of_the_facts_is_filled_by_a_rule_for_each_column():
 )  # fmt: skip
 def test_parameters_are_those_of_the_facts(exact, name, task):
     assert parameters(paper_model(name), VOCABULARY[task]) == FACTS.exact_fact(exact)["result"]
+
+
+def test_parameters_in_millions_stand_beside_the_exact_count():
+    for table in ("table1_text8", "table2_enwik8"):
+        for size, layers in (("small", 12), ("large", 24)):
+            exact = FACTS.exact_fact(f"params_{size}_{table.split('_')[1]}")["result"]
+            cell = cells(table)[f"Adaptive-Span (S=8192), {size}, {layers} layers", "params"]
+            assert cell["note"] == f"{exact:,} counted"
 
 
 def test_exact_cells_match_but_the_flops_of_the_large_model():
@@ -193,13 +203,15 @@ def family_records(
 ):
     """Seeds of a family: context is worth `worth` bits, adaptive spans lose so much on fixed ones."""
     found = []
-    for name in results.compared(family.task):
+    clipped = [name for name in names(family.task) if family.clipped and name.endswith(family.clipped)]
+    for name in (*results.compared(family.task), *clipped):
         experiment = CHAPTER.experiment(f"{family.task}/{name}")
         if "cpu" not in experiment.configs:
             continue
         model = experiment.config("cpu").model
         fixed = model.span == "fixed"
-        bits = 2 - worth * (name != family.short) + (0.0 if fixed else adaptive_loss)
+        is_short = name in (family.short, family.short + family.clipped)
+        bits = 2 - worth * (not is_short) + (0.0 if fixed else adaptive_loss)
         if name == family.fixed[0]:
             bits += 0.02  # its adaptive twin is better, so that growing gains less
         if name == family.adaptive[0]:
@@ -246,6 +258,62 @@ def test_where_context_is_worth_nothing_no_verdict_is_given(family, tmp_path):
     found = verdicts(family_records(family, tmp_path, worth=0.01))
     mine = {name: verdict for name, verdict in found.items() if name.endswith(f"_{family.task}")}
     assert mine == dict.fromkeys(mine, NOT_TESTED)
+
+
+FROM_THE_START = (
+    "span_far_below_limit", "flops_flat", "dynamic_equals_adaptive_bits", "dynamic_equals_adaptive_span"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.task)
+def test_a_model_that_found_no_context_is_not_judged_by_what_held_before_training(family, tmp_path):
+    """Spans from 0 are short before the first update, and operations flat; only a model that uses context shows more."""
+    untrained = family_records(
+        family, tmp_path, adaptive_loss=0.3 - FACTS.margins[family.margin]["value"] / 2
+    )
+    found = verdicts(untrained)
+    for name in FROM_THE_START:
+        assert found[f"{name}_{family.task}"] == NOT_TESTED, name
+    assert found[f"span_far_below_limit_from_max_{family.task}"] == HOLDS
+    assert found[f"span_far_below_limit_no_loss_{family.task}"] == FAILS
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.task)
+def test_dynamic_spans_are_compared_where_both_kinds_found_context(family, tmp_path):
+    found = verdicts(family_records(family, tmp_path, change={family.dynamic: {"valid_bits": 2.0}}))
+    assert found[f"dynamic_equals_adaptive_span_{family.task}"] == NOT_TESTED
+    assert found[f"span_far_below_limit_{family.task}"] == found[f"flops_flat_{family.task}"] == HOLDS
+
+
+def test_one_seed_that_found_no_context_widens_the_control(tmp_path):
+    """Of every seed the least gain counts, so that the text's own worth cannot make up for it."""
+    family = FAMILIES[1]
+    runs = family_records(family, tmp_path)
+    for run in runs:
+        if run.data["experiment"] == family.experiment(family.widest) and run.seed == 4:
+            run.data["metrics"]["valid_bits"]["value"] = 3.4
+    found = verdicts(runs)
+    assert found["span_far_below_limit_copies"] == found["flops_flat_copies"] == NOT_TESTED
+    assert found["span_far_below_limit_from_max_copies"] == HOLDS
+
+
+def test_what_was_asked_for_after_a_look_says_so():
+    for family in FAMILIES:
+        assert "added after a look at" in FACTS.margins[family.margin]["why"]
+    clip, start = (next(d.ours for d in FACTS.deviations if d.id == name) for name in ("clip", "span_start"))
+    assert "after a look at that" in clip and "after a look at the other records" in start
+
+
+def test_no_loss_is_judged_once_more_with_tensors_clipped_one_by_one(tmp_path):
+    family = FAMILIES[1]
+    claims = [claim for claim in CHAPTER.claims if claim.id.endswith("_per_tensor_copies")]
+    assert len(claims) == 2 and not any(claim.headline for claim in claims)
+    for claim in claims:
+        assert len(claim.experiments) == 3 and all(name.endswith("_per_tensor") for name in claim.experiments)
+    for loss, verdict in ((0.0, HOLDS), (0.2, FAILS)):
+        runs = family_records(family, tmp_path, adaptive_loss=loss)
+        found = verdicts([run for run in runs if run.data["experiment"].endswith("_per_tensor")])
+        assert {found[claim.id] for claim in claims} == {verdict}
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.task)
@@ -300,7 +368,27 @@ def test_effects_belong_to_deviations_and_experiments():
     ids = {experiment.id for experiment in CHAPTER.experiments}
     for effect in EFFECTS:
         assert effect.deviation in known and {effect.ours, effect.undone} <= ids
-        assert effect.value(record(effect.ours, valid_bits=1.25)) == 1.25
+        assert "median over seeds" in effect.measure
+        expected = 0.25 if effect.deviation == "last_symbols" else 1.25
+        run = record(effect.ours, valid_bits=1.25, valid_bits_as_trained=1.5)
+        assert effect.value(run) == expected
+
+
+def test_deviations_measured_on_generated_text_have_their_effect():
+    runs = [
+        record("copies/adaptive_512", valid_bits=0.9), record("copies/adaptive_512_from_max", valid_bits=0.8),
+        record("copies/fixed_32", valid_bits=1.0, valid_bits_as_trained=1.01),
+        record("copies/fixed_512", valid_bits=0.9, valid_bits_as_trained=0.95),
+    ]  # fmt: skip
+    found = {item["id"]: item["effect"] for item in ChapterState(CHAPTER, runs).deviations()}
+    assert (
+        "0.9 bits per character (1 seed) here, 0.8 bits per character (1 seed) with spans from"
+        in found["span_start"]
+    )
+    assert (
+        "0.01 bits per character" in found["last_symbols"]
+        and "0.05 bits per character" in found["last_symbols"]
+    )
 
 
 # --- what is computed ----------------------------------------------------------------------------------------------
@@ -399,6 +487,41 @@ def test_over_the_limit_every_seed_is_a_mark():
     np.testing.assert_allclose(bits.lines[-1].get_ydata(), [1.3, 0.8])
 
 
+def spoilt_records():
+    """Seeds of two limits; one run of the larger ends far above its best evaluation, after a burst."""
+    runs = [
+        record(f"copies/adaptive_{limit}", seed, valid_bits=value + seed / 100)
+        for limit, value in ((64, 1.1), (512, 0.9))
+        for seed in range(3)
+    ]
+    last = runs[-1].data
+    last["metrics"]["valid_bits"]["value"] = last["history"][-1]["bits_per_token"] = 3.5
+    last["history"][2]["grad_norm"] = 1e7
+    return runs
+
+
+def test_a_run_that_a_burst_spoiled_is_named_wherever_its_mean_is_shown():
+    runs = spoilt_records()
+    named = "adaptive span, S = 512, seed 2, at 3.500 bits"
+    said = results.context_words(runs)
+    assert "lose 0.660 bits in the mean and gain 0.200 bits in the median" in said and named in said
+    assert "Seeds without such a run (0, 1) gain 0.200 bits in the mean." in said
+    shown = repr(results.runs_table(runs))
+    assert "0.910" in shown and named in shown
+    bits = figures.over_limit(runs).axes[2]
+    (ring,) = [line for line in bits.lines if line.get_markerfacecolor() == "none"]
+    assert ring.get_xydata().tolist() == [[512, 3.5]]
+    medians = [line.get_ydata().tolist() for line in bits.lines if line.get_linestyle() == ":"]
+    assert [pytest.approx(values) for values in medians] == [[1.11, 0.91], []]
+
+
+def test_without_such_a_run_nothing_is_ringed_or_named():
+    runs = spoilt_records()[:5]
+    assert "burst" not in results.context_words(runs) + repr(results.runs_table(runs))
+    bits = figures.over_limit(runs).axes[2]
+    assert not any(line.get_markerfacecolor() == "none" for line in bits.lines)
+
+
 def test_spans_by_layer_show_every_head_of_every_seed(tmp_path):
     runs = limit_records(tmp_path)
     drawing = figures.spans_by_layer({"from 0": runs[4:6], "no runs": []})
@@ -418,6 +541,12 @@ def test_heads_are_named_by_their_distance(tmp_path):
             assert sum(line.get_ydata()) == pytest.approx(1, rel=1e-2)
     words = results.near_and_far([run])
     assert "head 1 of layer 1, looks 2 tokens back" in words and "head 4 of layer 4" in words
+    assert "helps" not in words, "of real text that is not known"
+    copies = results.near_and_far([record("copies/fixed_512", folder=tmp_path)])
+    assert "equal weight on all would give 256." in copies
+    assert copies.endswith(
+        f"The farthest letter that helps lies {max(results.copy_distances())} tokens back."
+    )
     marked = figures.exact_distances(run, (11, 35))
     assert len(marked.axes) == 4
     for layer, axes in enumerate(marked.axes):
@@ -528,7 +657,7 @@ def test_words_come_from_records():
         "Mean spans, ramp included: 40 of 256 (from 0), 50 of 256 (from the maximum)."
     )
     runs[0].data["metrics"]["valid_bits"]["value"] = 2.5
-    assert "From S = 32 to 256, fixed spans gain 0.250 bits." in results.context_words(runs)
+    assert "From S = 32 to 256, fixed spans gain 0.250 bits in the mean" in results.context_words(runs)
     said = repr(results.cache_table({"fixed": runs[:2], "none": []}))
     assert "2.250 ± 0.354" in said and "none" not in said
     zeros = [record("limit/adaptive_whole_zeros", valid_bits=2.125)]
@@ -566,9 +695,34 @@ def test_weight_on_copies_is_told_with_its_seed(tmp_path):
 
 
 def test_an_empty_cache_is_a_rare_sight_in_training():
-    first, second = results.cache_words([record("copies/fixed_512", valid_bits_without_cache=2.9)])
+    *_, first, second = results.cache_words([record("copies/fixed_512", valid_bits_without_cache=2.9)])
     assert "in 1 of 4,000 updates" in first and "costs 2.900 bits" in second
     assert results.cache_words([]) == ["No records yet."]
+
+
+def test_what_more_rows_cost_is_mostly_not_the_missing_context():
+    run = record("copies/fixed_512", valid_bits=0.88, valid_bits_as_trained=0.94)
+    starts, *rest = results.cache_words([run])
+    assert "in the 8 rows of training, the validation text costs 0.060 bits more than in 2." in starts
+    assert "0.003 is what the context missing at 6 more starts" in starts and len(rest) == 2
+    run.data["history"][-1]["train_loss"] = 0.89 * np.log(2)
+    _, training, *_ = results.cache_words([run])
+    assert "last 400 updates" in training and "training cost 0.890 bits" in training
+    assert "0.880 in 2 rows and 0.940 in 8" in training
+
+
+def test_missing_context_is_what_a_row_of_the_text_pays():
+    """Rows that start anywhere, by the bits of each character with no more in sight than since the start."""
+    config = CHAPTER.experiment("copies/fixed_512").config("cpu")
+    source = config.source
+    text = copies_text(source, replace(config.text, train_size=30_000, valid_size=100, test_size=100)).splits[
+        "train"
+    ]
+    whole, starts, paid = source.optimal_bits(text), torch.arange(2000, 29_000), 0.0
+    for place in range(0, config.reach + 1):
+        seen = source.optimal_bits(text, context=max(place, source.least_context))
+        paid += float((seen - whole)[starts + place].mean())
+    assert results.missing_context() == pytest.approx(paid, rel=0.08)
 
 
 def test_models_of_a_table_stand_beside_fixed_spans():
@@ -585,7 +739,7 @@ def test_what_was_tried_is_told_from_the_facts():
     assert {
         name.split("/")[1]
         for name in map(FAMILIES[1].experiment, FACTS.budgets["copies"]["cpu"]["tried"]["models"])
-    } == {*results.compared("copies")} - {"adaptive_128_from_max"}
+    } == {*results.compared("copies")} - {"adaptive_128_from_max", "adaptive_64_from_max"}
 
 
 def test_a_wider_span_that_costs_more_is_named():
@@ -609,6 +763,14 @@ def test_a_wider_span_that_costs_more_is_named():
 def test_shares_of_operations_are_those_of_the_facts():
     said = repr(results.shares_table())
     assert "50.0%" in said and "61.5%" in said and "81.8%" in said
+
+
+def test_what_the_benchmark_times_is_told_from_its_sizes(monkeypatch):
+    said = results.speed_words()
+    assert "512 wide, with 8 heads" in said and "32 (4 heads), 64, 128, 256, 896 tokens" in said
+    assert "184 on average" in said and "made up" in said and "this book's own rewriting" in said
+    monkeypatch.setattr(timed, "SPANS", (32, 96))
+    assert "as 32, 96 tokens with the ramp, 64 on average" in results.speed_words()
 
 
 def test_a_benchmark_is_shown_once_it_is_measured():

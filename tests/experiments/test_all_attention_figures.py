@@ -26,7 +26,7 @@ NUMBERS = {"none": 0, "eighth": 32, "half": 128, "all": 256, "fourfold": 1024}
 LIKE_THE_PAPER = {
     "ff": 2.3, "all": 2.28, "same_depth": 2.29, "equal_flops": 2.285, "none": 2.7, "eighth": 2.5, "half": 2.35,
     "fourfold": 2.25, "deep_none": 2.6, "attn_split": 2.33, "head_split": 2.4, "single_head": 2.34, "ff_attn": 2.31,
-    "ff_from_max": 2.27, "all_from_max": 2.26, "ff_long": 1.9, "all_long": 1.85, "none_long": 2.1,
+    "ff_from_max": 2.27, "all_from_max": 2.26, "none_from_max": 2.6, "ff_long": 1.9, "all_long": 1.85, "none_long": 2.1,
 }  # fmt: skip
 
 
@@ -220,13 +220,31 @@ def test_longer_training_is_judged_by_its_own_control():
     assert verdicts([one for rows in grid(worse).values() for one in rows])["ff_replaced_longer"] == FAILS
 
 
+def test_spans_from_the_maximum_are_judged_by_their_own_control():
+    alike = LIKE_THE_PAPER | {"none_from_max": 2.27}
+    found = verdicts([one for rows in grid(alike).values() for one in rows])
+    assert found["ff_replaced_from_max"] == NOT_TESTED and found["ff_replaced_deeper"] == HOLDS
+    without = {name: bits for name, bits in LIKE_THE_PAPER.items() if name != "none_from_max"}
+    assert (
+        verdicts([one for rows in grid(without).values() for one in rows])["ff_replaced_from_max"]
+        == NOT_TESTED
+    )
+
+
+def test_claims_on_what_is_known_from_memory_say_unverified():
+    assert any(not FACTS.table(FACTS.claim(claim.fact).table).verified for claim in CHAPTER.claims)
+    for claim in CHAPTER.claims:
+        is_verified = FACTS.table(FACTS.claim(claim.fact).table).verified
+        assert ("unverified" in claim.measure) != is_verified, claim.id
+
+
 def test_what_short_spans_change_is_measured():
     known = {deviation.id for deviation in FACTS.deviations}
     for effect in CHAPTER.effects:
         assert effect.deviation in known and {effect.ours, effect.undone} <= {
             e.id for e in CHAPTER.experiments
         }
-        assert effect.value(record("all", bits=2.2)) == 2.2
+        assert effect.value(record("all", bits=2.2)) == 2.2 and "median over seeds" in effect.measure
     records = [record(name, task="letters") for name in ("ff", "ff_from_max")]
     (found,) = (d for d in ChapterState(CHAPTER, records).deviations() if d["id"] == "short_spans")
     assert "2.3 bits per character (1 seed) here, 2.27" in found["effect"]
@@ -326,6 +344,9 @@ def test_the_inside_of_a_model_is_drawn():
     (axes,) = figures.mass(rows).axes
     mean = np.mean([arrays(seed)["mass"] for seed in range(5)], axis=(0, 2))
     np.testing.assert_allclose(axes.lines[-1].get_ydata(), mean)
+    assert (
+        set(axes.lines[-2].get_ydata()) == {256 / (256 + 32)} and axes.lines[-2].get_label() == "equal weight"
+    )
     (axes,) = figures.concentration(rows[0]).axes
     assert axes.lines[0].get_ydata()[-1] == pytest.approx(1) and len(axes.lines) == 4
     assert figures.concentration(rows[3]).axes[0].get_title() == "seed 3"
@@ -375,14 +396,34 @@ def test_words_are_told_from_records():
 
 def test_leaving_vectors_out_is_told_beside_training_without_them():
     records = grid(n_seeds=2)
-    lost, worth, why = results.reliance_words(records | {"none": [*records["none"], record("none", 7)]})
-    assert "40% of the weight" in lost and "costs 0.50 bits" in lost
+    mass, lost, worth, why = results.reliance_words(records | {"none": [*records["none"], record("none", 7)]})
+    assert "40% of the weight on average. That is less than chance" in mass and "costs 0.50 bits" in lost
+    assert "the 256 vectors of a head and the 32 tokens of the mean span would give them 89%." in mass
+    assert "more than chance" in results.reliance_words({"all": [record("all", persistent_mass=0.95)]})[0]
     assert "costs 0.420 bits more (mean over 2 pairs of the same seed)" in worth
     assert "not what they add" in why
     better = results.reliance_words({"all": records["all"], "none": [record("none", 1, 2.202)]})
-    assert "costs 0.080 bits less (mean over 1 pairs" in better[1]
+    assert "costs 0.080 bits less (mean over 1 pairs" in better[2]
     *_, missing = results.reliance_words({"all": records["all"], "none": [record("none", 7)]})
     assert missing.endswith("no records of the same seeds yet.")
+
+
+def test_one_learning_rate_for_all_models_is_told():
+    records = grid(n_seeds=1)
+    for rows in records.values():
+        rows[0].data["config"]["training"] = {"lr": 0.03}
+    said = results.rate_words(records)
+    assert "one learning rate, 0.03, without a recorded search" in said and "may be the rate's" in said
+    records["ff"][0].data["config"]["training"] = {"lr": 0.01}
+    assert "learning rates of 0.01, 0.03" in results.rate_words(records)
+    assert results.rate_words({}) == "No records yet."
+    rate = next(deviation.ours for deviation in FACTS.deviations if deviation.id == "rate")
+    assert "no search over rates is recorded" in rate and "unrecorded trial" in rate
+
+
+def test_what_the_benchmark_times_is_told_from_its_sizes():
+    said = results.speed_words()
+    assert "made up" in said and "184 on average" in said and "The limit is 2,048 tokens" in said
 
 
 def test_every_text_is_named_with_source_and_licence():

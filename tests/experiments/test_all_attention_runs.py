@@ -105,7 +105,7 @@ def test_the_sweep_and_the_variants_differ_in_one_thing(profile):
         joint = replace(config.model, variant="joint", n_persistent=whole)
         assert replace(config, model=joint) == configs["all"]
     if profile != "paper":
-        for name in ("ff", "all"):
+        for name in ("ff", "all", "none"):
             config, other = (
                 CHAPTER.experiment(f"letters/{name}{end}").configs[profile] for end in ("", "_from_max")
             )

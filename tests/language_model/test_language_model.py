@@ -164,6 +164,8 @@ def test_half_precision_costs_are_in_single():
         (lambda: model()(torch.zeros(1, 2).long(), targets=torch.zeros(1, 3).long()),
          r"targets must have the shape of tokens, \[1, 2\]; got \[1, 3\]"),
         (lambda: model()(torch.zeros(1, 2).long(), ()), "state must be None where positions are absolute"),
+        (lambda: Stack([[Causal()], [Causal()]], d_model=D)(torch.zeros(1, 2, D), (None,)),
+         "state must have 2 entries, one for each sub-layer and None where it carries nothing; got 1"),
         (lambda: model()(torch.zeros(1, 30).long()), "a sequence must not be longer than max_len = 20 positions; got 30"),
         (lambda: LanguageModel(vocabulary=Vocabulary(vocab_size=V, d_model=D), stack=stack(), dropout=1.0),
          "dropout must be a number from 0 to below 1; got 1.0"),

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import torch
 
 from attn.adaptive_span import soft_span_mask
-from attn.experiments.adaptive_span.runs import model_label
+from attn.experiments.adaptive_span.claims import FAMILIES
+from attn.experiments.adaptive_span.runs import PAPER, model_label
+from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 
 _TIMES_CLIP = 100  # a mean norm that is so many times what it is clipped to counts as a burst
@@ -62,13 +64,29 @@ def burst_words(records: Sequence[Record]) -> list[str]:
     ]
     hurt = max(filter(_has_burst, kinds["learned"]), key=_lost, default=None)
     if hurt is not None:
-        burst, last, name = _largest(hurt), hurt.history[-1], hurt.data["experiment"].split("/")[1]
+        burst, last = _largest(hurt), hurt.history[-1]
         lines.append(
-            f"Of these runs, the {model_label(name)}, seed {hurt.seed}, ended farthest above its own best evaluation: "
+            f"Of these runs, the {_named(hurt)}, ended farthest above its own best evaluation: "
             f"{last['bits_per_token']:.2f} bits after {last['step']:,} updates, {_lost(hurt):.2f} above it. Its largest "
             f"mean norm, {burst['grad_norm']:.1e}, is that of the evaluation at {burst['step']:,}."
         )
     return lines
+
+
+def ruined(records: Sequence[Record]) -> list[Record]:
+    """Runs with a burst whose last evaluation lies above their best one by more than the margin of equal bits."""
+    return [record for record in records if _has_burst(record) and _lost(record) > _margin(record)]
+
+
+def ruined_words(records: Sequence[Record]) -> str:
+    """Which runs these are, of some with records, in a sentence."""
+    found = [
+        f"{_named(record)}, at {record.metric('valid_bits'):.3f} bits, {_lost(record):.2f} above its own best evaluation"
+        for record in ruined(records)
+    ]
+    if not records:
+        return "Runs that a burst spoiled: no records yet."
+    return f"Ended after a burst: {'; '.join(found)}." if found else "No run ended badly after a burst."
 
 
 def clip_words(whole: Sequence[Record], each: Sequence[Record]) -> str:
@@ -87,14 +105,25 @@ def clip_words(whole: Sequence[Record], each: Sequence[Record]) -> str:
     )
 
 
+def _named(record: Record) -> str:
+    return f"{model_label(record.data['experiment'].split('/')[1])}, seed {record.seed}"
+
+
+def _margin(record: Record) -> float:
+    """By how much bits of this text may differ and still count as equal."""
+    task = record.data["experiment"].split("/")[0]
+    family = next(family for family in FAMILIES if family.task == task)
+    return load_papers()[PAPER].margins[family.margin]["value"]
+
+
 def _largest(record: Record) -> dict[str, Any]:
     """The evaluation before which the gradient was largest."""
-    return max(record.history, key=lambda entry: entry["grad_norm"] or 0)
+    return max(record.history, key=lambda entry: entry.get("grad_norm") or 0)
 
 
 def _has_burst(record: Record) -> bool:
     clipped = record.data["config"]["training"]["grad_clip_norm"]
-    return (_largest(record)["grad_norm"] or 0) > _TIMES_CLIP * clipped
+    return (_largest(record).get("grad_norm") or 0) > _TIMES_CLIP * clipped
 
 
 def _lost(record: Record) -> float:

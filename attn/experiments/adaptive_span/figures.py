@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
+from attn.experiments.adaptive_span.bursts import ruined
 from attn.experiments.adaptive_span.concepts import Gradients
 from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, learning_curves, legend_below
 from attn.reproduction.records import Record
@@ -88,6 +89,8 @@ def by_kind_and_limit(records: Records) -> dict[str, dict[int, list[Record]]]:
 def over_limit(records: Records, *, floor: Sequence[tuple[int, float]] = ()) -> Figure | None:
     """Mean span, operations and bits against the limit S; every seed a mark, lines through means.
 
+    Bits have dotted lines through medians, too, and a ring around each run that ended badly after a burst.
+
     Args:
         records: of one text.
         floor: (limit, bits) of the best possible model that sees what all layers together see, if that is known.
@@ -107,6 +110,7 @@ def over_limit(records: Records, *, floor: Sequence[tuple[int, float]] = ()) -> 
         panel.set(xticks=limits, xticklabels=limits, xlabel="limit S, tokens", title=name)
         panel.tick_params(axis="x", labelsize=8)
     panels[1].set_ylim(bottom=0)
+    _medians_and_rings(panels[2], found)
     if floor:
         panels[2].plot(*zip(*floor, strict=True), color=COLOURS["paper"], linestyle="--", linewidth=1,
                        label="least possible")  # fmt: skip
@@ -120,6 +124,20 @@ def _over(axes: Axes, kind: str, values: Mapping[int, Sequence[float]]) -> None:
     axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=3.5, alpha=0.6)
     axes.plot(list(values), [fmean(seeds) for seeds in values.values()], color=colour, marker=marker,
               markersize=4, label=KIND_LABELS[kind])  # fmt: skip
+
+
+def _medians_and_rings(axes: Axes, found: Mapping[str, Mapping[int, Records]]) -> None:
+    """Beside means of bits: medians, and a ring around each run that ended badly after a burst."""
+    for kind, rows in found.items():
+        medians = [median(record.metric("valid_bits") for record in records) for records in rows.values()]
+        axes.plot(list(rows), medians, color=KIND_COLOURS[kind], linestyle=":", linewidth=1.3)
+    spoilt = ruined([record for rows in found.values() for records in rows.values() for record in records])
+    axes.plot([], [], color=COLOURS["paper"], linestyle=":", linewidth=1.3, label="median")
+    if spoilt:
+        axes.plot(
+            *zip(*((limit_of(record), record.metric("valid_bits")) for record in spoilt), strict=True), "o",
+            markersize=10, markerfacecolor="none", color=_LAYERS[5], label="after a burst",
+        )  # fmt: skip
 
 
 # --- from records: inside a model -----------------------------------------------------------------------------

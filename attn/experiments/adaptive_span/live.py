@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from attn.experiments.adaptive_span.runs import budgets, span_config
-from attn.reproduction.live import Band
+from attn.reproduction.live import Band, live_rows
 from attn.reproduction.runner import LiveRun
 
 
@@ -19,6 +20,18 @@ BANDS = (
     Band(_FROM_MAX, "Adaptive spans from the maximum: bits per character", _metric("valid_bits"), 1.2),
     Band(_FROM_MAX, "Mean span at the end, from a maximum of 128 characters", _metric("mean_span"), 100.0),
 )  # fmt: skip
+
+
+def checked(live: Mapping[str, LiveRun]) -> list[dict[str, Any]]:
+    """Rows of the live check: bits beside those of fixed spans of 32, the mean span beside that of fixed spans of 128.
+
+    That baseline is 128 whatever is learned: what the mean would be of spans that never left their maximum.
+
+    Args:
+        live: runs by experiment id.
+    """
+    of_bits, of_spans = BANDS[:-1], BANDS[-1:]
+    return [*live_rows(of_bits, live, baseline="fixed_32"), *live_rows(of_spans, live, baseline="fixed_128")]
 
 
 def optimum_words() -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from statistics import fmean, stdev
+from math import log
+from statistics import fmean, median, stdev
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from attn.data.language_text import GENERATED
 from attn.data.text import LETTERS
+from attn.experiments.adaptive_span.bursts import ruined, ruined_words
 from attn.experiments.adaptive_span.claims import FAMILIES, context_worth
 from attn.experiments.adaptive_span.copies import CopiesConfig
 from attn.experiments.adaptive_span.figures import KIND_LABELS, best, by_kind_and_limit, fastest, on_marked
@@ -25,6 +27,7 @@ from attn.experiments.adaptive_span.runs import (
     names,
     span_config,
 )
+from attn.experiments.adaptive_span.speed import layer_words, rewriting_words
 from attn.experiments.adaptive_span.tables import (
     VOCABULARY,
     flops_findings,
@@ -180,20 +183,25 @@ def runs_table(records: Records) -> Html:
     """Every model over the limit S."""
     if not records:
         return _NONE
-    grid = Grid(plain("Spans and bits over the limit S; means and standard deviations over seeds"),
-                ["Limit S", "Spans", "Mean span", "Longest span", "Validation bits", "Test bits", "Seeds"])  # fmt: skip
+    title = "Spans and bits over the limit S; means and standard deviations over seeds, and medians of validation bits"
+    columns = ["Limit S", "Spans", "Mean span", "Longest span", "Validation bits", "Median", "Test bits",
+               "Seeds"]  # fmt: skip
+    grid = Grid(plain(title), columns)
     found = by_kind_and_limit(records)
     for limit in sorted({limit for rows in found.values() for limit in rows}):
         rows = {kind: by_limit[limit] for kind, by_limit in found.items() if limit in by_limit}
         for index, (kind, runs) in enumerate(rows.items()):
             cells = [KIND_LABELS[kind], _spread(runs, "mean_span", 0), _spread(runs, "longest_span", 0),
-                     _spread(runs, "valid_bits"), _spread(runs, "test_bits"), str(len(runs))]  # fmt: skip
+                     _spread(runs, "valid_bits"), f"{_median(runs):.3f}", _spread(runs, "test_bits"),
+                     str(len(runs))]  # fmt: skip
             grid.add([None if index else plain(limit), *map(plain, cells)])
+    if ruined(records):
+        grid.notes = [plain(ruined_words(records))]
     return grid.render()
 
 
 def near_and_far(records: Records) -> str:
-    """How far the nearest and the farthest looking head of a trained model look, in a sentence."""
+    """How far the nearest and the farthest looking head of a trained model look, and how far it pays to, in words."""
     record = best(records)
     if record is None:
         return "No records yet."
@@ -203,8 +211,16 @@ def near_and_far(records: Records) -> str:
     return (
         f"With a fixed span of {limit} tokens (seed {record.seed}), the nearest looking head, {_place(low)}, looks "
         f"{means[low]:.0f} tokens back on average, the farthest looking one, {_place(high)}, {means[high]:.0f}; equal "
-        f"weight on all would give {(limit + 1) / 2:.0f}."
+        f"weight on all would give {(limit + 1) / 2:.0f}.{_useful(record)}"
     )
+
+
+def _useful(record: Record) -> str:
+    """On a text where that is known, how far back a letter lies at most that helps."""
+    config = record.data["config"]
+    if config["text"]["corpus"] != GENERATED:
+        return ""
+    return f" The farthest letter that helps lies {_copies().reach} tokens back."
 
 
 def _place(at: tuple[int, ...]) -> str:
@@ -269,18 +285,53 @@ def copies_heads_words(records: Records) -> str:
 
 
 def cache_words(records: Records) -> list[str]:
-    """Why evaluation of a model without its cache is so dear, in sentences; the text is the generated one."""
+    """Why rows of training cost more, and why evaluation without a cache is so dear, in sentences; of generated text."""
     if not records:
         return ["No records yet."]
     config = records[0].data["config"]
     updates, ramp = config["training"]["max_steps"], config["model"]["ramp_size"]
     updates_a_pass = (config["text"]["train_size"] // config["n_rows"] - 1) // config["block"]
     return [
+        *_row_starts_words(records),
         f"In training the cache was empty in {-(-updates // updates_a_pass)} of {updates:,} updates, at the start of "
         "each pass over the text.",
         f"Without a cache this model costs {_mean(records, 'valid_bits_without_cache'):.3f} bits, though whoever sees "
         f"no more than the last {ramp} characters need not pay more than {_copies().source.entropy_rate(ramp):.3f}.",
     ]
+
+
+def _row_starts_words(records: Records) -> list[str]:
+    """What more rows cost, how much of that missing context is worth, and what training cost with filled caches."""
+    config = records[0].data["config"]
+    rows, few, size = config["n_rows"], config["evaluation_rows"], config["text"]["valid_size"]
+    whole = _mean(records, "valid_bits_as_trained") - _mean(records, "valid_bits")
+    missing = (rows - few) * missing_context() / size
+    lines = [
+        f"Read in the {rows} rows of training, the validation text costs {whole:.3f} bits more than in {few}. Of these, "
+        f"{missing:.3f} is what the context missing at {rows - few} more starts of a row is worth to the best possible "
+        "model. The rest comes of caches that are empty or half filled there, as training hardly ever showed it any."
+    ]
+    last = [record.history[-1] for record in records]
+    if all(entry.get("train_loss") for entry in last):
+        bits = fmean(entry["train_loss"] for entry in last) / log(2)
+        every = config["training"]["eval_every"]
+        lines.append(
+            f"In its last {every:,} updates, in as many rows and with filled caches, training cost {bits:.3f} bits; the "
+            f"validation text costs {_mean(records, 'valid_bits'):.3f} in {few} rows and "
+            f"{_mean(records, 'valid_bits_as_trained'):.3f} in {rows}."
+        )
+    return lines
+
+
+def missing_context() -> float:
+    """Bits that the best possible model pays more where a row of generated text starts, for want of what came before.
+
+    Characters with fewer before them than the optimum is known for are counted as if they had so many.
+    """
+    config = _copies()
+    source = config.source
+    seen = (max(place, source.least_context) for place in range(config.reach + 1))
+    return sum(source.entropy_rate(context) - source.entropy_rate() for context in seen)
 
 
 def zeros_words(ours: Records, zeros: Records) -> str:
@@ -296,6 +347,10 @@ def zeros_words(ours: Records, zeros: Records) -> str:
 
 def _mean(records: Records, metric: str) -> float:
     return fmean(record.metric(metric) for record in records)
+
+
+def _median(records: Records, metric: str = "valid_bits") -> float:
+    return median(record.metric(metric) for record in records)
 
 
 def _speed(records: Records) -> float:
@@ -382,6 +437,11 @@ def wider_words(records: Records) -> str:
     return f"Fixed spans cost the fewest bits at S = {lowest}, and more at {', '.join(worse)}."
 
 
+def speed_words() -> str:
+    """What the benchmark's layer is, in sentences."""
+    return f"{layer_words()} {rewriting_words()}"
+
+
 def speed_missed(found: Sequence[Speed]) -> list[str]:
     """The figures of the benchmark that are not reached, in sentences."""
     return missed_words(found, "adaptive_span", {"memory": _held_whatever_the_spans})
@@ -442,16 +502,43 @@ def symbols(record: Record | None) -> list[str]:
 
 
 def context_words(records: Records) -> str:
-    """What context is worth to fixed and to adaptive spans, in sentences."""
+    """What context is worth to fixed and to adaptive spans, and where spans end, in sentences."""
+    gains = gains_words(records)
+    return f"{gains} {span_words(records)}" if gains else "No records yet."
+
+
+def gains_words(records: Records) -> str:
+    """What the largest limit gains on the smallest, in means and in medians, in sentences; "" without two limits."""
     found = by_kind_and_limit(records)
-    parts = []
+    lines = []
     for kind in ("fixed", "adaptive"):
         rows = found.get(kind, {})
         if len(rows) > 1:
-            first, last = min(rows), max(rows)
-            gain = _mean(rows[first], "valid_bits") - _mean(rows[last], "valid_bits")
-            side = "gain" if gain >= 0 else "lose"
-            parts.append(f"from S = {first} to {last}, {_PLURALS[kind]} {side} {abs(gain):.3f} bits")
-    if not parts:
-        return "No records yet."
-    return f"{'; '.join(parts)[:1].upper()}{'; '.join(parts)[1:]}. {span_words(records)}"
+            small, large = min(rows), max(rows)
+            first, last = rows[small], rows[large]
+            in_mean = _gain(_mean(first, "valid_bits") - _mean(last, "valid_bits"))
+            in_median = _gain(_median(first) - _median(last))
+            lines.append(
+                f"From S = {small} to {large}, {_PLURALS[kind]} {in_mean} in the mean and {in_median} in the median."
+                f"{_without_ruined(first, last)}"
+            )
+    return " ".join(lines)
+
+
+def _gain(bits: float) -> str:
+    return f"{'gain' if bits >= 0 else 'lose'} {abs(bits):.3f} bits"
+
+
+def _without_ruined(first: Records, last: Records) -> str:
+    """What seeds gain of which no run ended after a burst, if any did: the mean rests on those runs."""
+    spoilt = ruined([*first, *last])
+    if not spoilt:
+        return ""
+    sound = [[r for r in runs if r.seed not in {one.seed for one in spoilt}] for runs in (first, last)]
+    seeds = [{r.seed for r in runs} for runs in sound]
+    both = seeds[0] & seeds[1]
+    if not both:
+        return f" {ruined_words(spoilt)}"
+    means = [fmean(r.metric("valid_bits") for r in runs if r.seed in both) for runs in sound]
+    named = ", ".join(map(str, sorted(both)))
+    return f" {ruined_words(spoilt)} Seeds without such a run ({named}) {_gain(means[0] - means[1])} in the mean."

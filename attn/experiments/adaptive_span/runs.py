@@ -39,6 +39,7 @@ _MORE = {
     "zeros": ", with a cache of zeros before the text",
     "fast": ", at the paper's learning rate",
     "per_tensor": ", each tensor clipped by itself",
+    "from_max_per_tensor": ", from the maximum, each tensor clipped by itself",
 }
 _SIZES = ("small", "large")  # models of tables 1 and 2; with fixed spans, their baselines
 _TEXTS = {

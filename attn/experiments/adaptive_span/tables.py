@@ -46,7 +46,10 @@ def _size(row: Row) -> str:
 
 
 def _parameters(task: str) -> Exact:
-    return Exact(lambda row: millions(parameters(paper_model(_size(row)), VOCABULARY[task])))
+    def counted(row: Row) -> int:
+        return parameters(paper_model(_size(row)), VOCABULARY[task])
+
+    return Exact(lambda row: millions(counted(row)), note=lambda row: f"{counted(row):,} counted")
 
 
 def _implied(size: str) -> Row:

@@ -23,6 +23,7 @@ from attn.adaptive_span import (
     span_penalty,
 )
 from attn.all_attention import AllAttention
+from attn.attention import check_positive
 from attn.data.language_text import LanguageText, TextConfig, load
 from attn.data.token_batch import TokenBatch
 from attn.evaluation.text import text_bits
@@ -41,7 +42,11 @@ _SPAN_SEGMENTS, _SPAN_TOKENS, _DISTANCES = 8, 256, 1024
 
 @dataclass(frozen=True, kw_only=True)
 class SpanModelConfig:
-    """A stack of attention with spans, and feed-forward layers or persistent vectors or both; post-norm."""
+    """A stack of attention with spans, and feed-forward layers or persistent vectors or both; post-norm.
+
+    Raises:
+        ValueError: for sizes below 1, or heads that do not divide the width. What else is invalid, the layers say.
+    """
 
     n_layers: int
     d_model: int
@@ -54,6 +59,12 @@ class SpanModelConfig:
     n_persistent: int = 0  # N of each head; 0 for none
     variant: str = "joint"  # how they join the context, see attn.all_attention
     dropout: float = 0.0  # on attention weights and on activations of the feed-forward layers
+
+    def __post_init__(self) -> None:
+        sizes = {name: getattr(self, name) for name in ("n_layers", "d_model", "n_heads", "max_span")}
+        check_positive(**sizes)
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model must be a multiple of n_heads = {self.n_heads}; got {self.d_model}")
 
     def build(self, vocab_size: int) -> LanguageModel:
         """The model: one table of relative positions, and input and output matrices of their own."""

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from attn.experiments.all_attention.concepts import Cluster, Layer
-from attn.experiments.all_attention.results import gaps, margin, there
+from attn.experiments.all_attention.results import equal_mass, gaps, margin, there
 from attn.experiments.all_attention.runs import LONG, SWEEP
 from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below
 from attn.reproduction.records import Record
@@ -221,7 +221,10 @@ def over_updates(records: Records) -> Figure | None:
 
 
 def mass(records: Sequence[Record]) -> Figure | None:
-    """Share of the weight on persistent vectors: a mark for each head of each seed, a line for the layer's mean."""
+    """Share of the weight on persistent vectors: a mark for each head of each seed, a line for the layer's mean.
+
+    Dotted is chance: equal weight on the vectors and on the tokens of the mean span.
+    """
     kept = [arrays["mass"] for record in records if "mass" in (arrays := record.artifact())]
     if not kept:
         return None
@@ -236,6 +239,7 @@ def mass(records: Sequence[Record]) -> Figure | None:
             axes.plot(
                 layers + shift, shares_[seed, :, head], "o", color=_BLUE, markersize=3, alpha=0.6, label=label
             )
+    axes.axhline(equal_mass(records), color=COLOURS["paper"], linestyle=":", label="equal weight")
     axes.plot(layers, shares_.mean((0, 2)), color=_ORANGE, linewidth=1.5, label="mean of the layer")
     axes.set(xticks=layers, xlabel="layer, from the input up", ylabel="weight on the vectors", ylim=(0, 1.02))
     legend_below(drawing, axes)

@@ -7,6 +7,7 @@ from statistics import fmean
 
 import numpy as np
 
+from attn.experiments.adaptive_span.speed import PERSISTENT_LIMIT, layer_words
 from attn.experiments.adaptive_span.tables import paper_model, printed_span
 from attn.experiments.adaptive_span.texts import Reads, origin_words, texts_table
 from attn.experiments.all_attention.claims import falling
@@ -274,13 +275,26 @@ def reliance_words(records: Records) -> list[str]:
     rows = records.get("all", ())
     if not rows:
         return ["No records yet."]
-    mass = _mean(rows, "persistent_mass")
+    mass, equal = _mean(rows, "persistent_mass"), equal_mass(rows)
     lost = _mean(rows, "valid_bits_without_vectors") - _mean(rows)
+    side = "more" if mass > equal else "less"
     return [
-        f"Persistent vectors get {mass:.0%} of the weight on average. Leaving them out of the trained models costs "
-        f"{lost:.2f} bits a symbol.",
+        f"Persistent vectors get {mass:.0%} of the weight on average. That is {side} than chance: equal weight on the "
+        f"{_vectors(rows)} vectors of a head and the {_mean(rows, 'mean_span'):.0f} tokens of the mean span would give "
+        f"them {equal:.0%}.",
+        f"Leaving them out of the trained models costs {lost:.2f} bits a symbol.",
         *_worth(rows, records.get("none", ())),
     ]
+
+
+def equal_mass(rows: Sequence[Record]) -> float:
+    """Share of the weight that the vectors would get if it were equal on them and on the mean span's tokens."""
+    return _vectors(rows) / (_vectors(rows) + _mean(rows, "mean_span"))
+
+
+def _vectors(rows: Sequence[Record]) -> int:
+    """N of a head."""
+    return rows[0].data["config"]["model"]["n_persistent"]
 
 
 def _worth(rows: Sequence[Record], without: Sequence[Record]) -> list[str]:
@@ -296,6 +310,20 @@ def _worth(rows: Sequence[Record], without: Sequence[Record]) -> list[str]:
         "The other weights of a model with vectors were trained beside them and stand, without them, where training "
         "never put them: the larger number says how much the model leans on its vectors, not what they add.",
     ]
+
+
+def rate_words(records: Records) -> str:
+    """That one learning rate serves all models, and what that leaves open, in a sentence."""
+    found = there(records)
+    rates = {record.data["config"]["training"]["lr"] for rows in found.values() for record in rows}
+    if not rates:
+        return "No records yet."
+    used = ", ".join(f"{rate:g}" for rate in sorted(rates))
+    shared = f"one learning rate, {used}" if len(rates) == 1 else f"learning rates of {used}"
+    return (
+        f"All of these models were trained with {shared}, without a recorded search: another rate may suit one kind "
+        "better than the other, so part of the difference may be the rate's."
+    )
 
 
 def start_words(records: Records) -> list[str]:
@@ -355,6 +383,11 @@ def tried_words(records: Records) -> list[str]:
     if "all_from_max" not in found:
         lines.append("Longer spans, from the maximum, are configured and not recorded yet.")
     return lines
+
+
+def speed_words() -> str:
+    """What the benchmark's layer is, in sentences."""
+    return f"{layer_words()} The limit is {PERSISTENT_LIMIT:,} tokens, and the cache is full."
 
 
 def speed_missed(found: Sequence[Speed]) -> list[str]:

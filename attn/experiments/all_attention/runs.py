@@ -33,10 +33,12 @@ LABELS = {
     "ff_attn": "ff-attn: ReLU in place of the second softmax",
     "ff_from_max": "attention and feed-forward layers, spans from the maximum",
     "all_from_max": "all-attention, deeper, equal parameters, spans from the maximum",
+    "none_from_max": "no persistent vectors and no feed-forward layers, spans from the maximum",
     "ff_long": "attention and feed-forward layers, longer training",
     "all_long": "all-attention, deeper, equal parameters, longer training",
     "none_long": "no persistent vectors and no feed-forward layers, longer training",
 }
+FROM_MAXIMUM = "_from_max"  # ends the names of models whose spans start at S
 LONG = "_long"  # ends the names of models that are trained for more updates
 SWEEP = ("none", "eighth", "half", "all", "fourfold")  # by N
 VARIANTS = ("attn_split", "head_split", "single_head", "ff_attn")
