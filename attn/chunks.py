@@ -62,18 +62,30 @@ def cross_entropy_in_chunks(
         Nats of every token [B, T].
 
     Raises:
-        ValueError: if shapes do not fit, or `chunk_len` is below 1.
+        ValueError: if shapes do not fit, `chunk_len` is below 1, or a target is not in the vocabulary, which is looked
+            at on the CPU only: elsewhere it would make the device wait.
     """
     check_positive(chunk_len=chunk_len)
     check_sequence("hidden", hidden, weight.shape[-1])
-    if targets.shape != hidden.shape[:2]:
-        raise ValueError(f"targets must have shape {list(hidden.shape[:2])}; got {list(targets.shape)}")
+    _check_targets(targets, hidden.shape[:2], len(weight))
     if torch.is_autocast_enabled(hidden.device.type):  # once, and the same in the backward pass
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight = hidden.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
     nats = _ChunkedCrossEntropy.apply(hidden.flatten(0, 1), weight, bias, targets.flatten().long(), chunk_len)
     return nats.view(targets.shape)
+
+
+def _check_targets(targets: Tensor, shape: torch.Size, n_entries: int) -> None:
+    if targets.shape != shape:
+        raise ValueError(f"targets must have shape {list(shape)}; got {list(targets.shape)}")
+    if targets.is_floating_point() or targets.dtype == torch.bool:
+        raise ValueError(f"targets must be whole numbers; got {targets.dtype}")
+    if targets.device.type == "cpu" and targets.numel():
+        low, high = (int(end) for end in targets.aminmax())
+        if low < 0 or high >= n_entries:
+            wrong = low if low < 0 else high
+            raise ValueError(f"targets must be from 0 to {n_entries - 1}, the rows of weight; got {wrong}")
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ def hash_vectors(vectors: Tensor, rotations: Sequence[Tensor], *, fused: bool = 
         Bucket numbers [B, H, R, T], int64.
 
     Raises:
-        ValueError: if a rotation does not have shape [H, R, E, any].
+        ValueError: if vectors have another shape, or a rotation does not have shape [H, R, E, any].
     """
     _check_rotations(vectors, rotations)
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
@@ -172,10 +173,11 @@ def lsh_attention(
         [B, H, T, V].
 
     Raises:
-        ValueError: if shapes do not fit, the mask is not boolean, `chunk_len` is below 1, or the fused version lacks the
-            convention.
+        ValueError: if shapes do not fit, the mask is not boolean, `chunk_len` is below 1, the convention is none, or the
+            fused version lacks it.
     """
     _check_lsh(query, value, buckets, mask, chunk_len)
+    check_convention(convention)
     if fused:
         lsh.check_convention(convention)
         kernel = lsh_flex if lsh_flex.suits(query, convention) else lsh
@@ -272,21 +274,38 @@ class _Rounds:
 
 def check_buckets(n_buckets: int | Sequence[int]) -> tuple[int, ...]:
     """The factors of a number of buckets; ValueError unless each is an even whole number of at least 2."""
-    factors = (n_buckets,) if isinstance(n_buckets, int) else n_buckets
-    if not isinstance(factors, Sequence) or not factors:
-        what = "none" if isinstance(factors, Sequence) else repr(n_buckets)
-        raise ValueError(f"n_buckets must be an even number or several of them; got {what}")
-    for factor in factors:
-        check_positive(n_buckets=factor)
+    factors = (n_buckets,) if _is_whole(n_buckets) else n_buckets
+    if isinstance(factors, str) or not isinstance(factors, Sequence) or not all(map(_is_whole, factors)):
+        raise ValueError(f"n_buckets must be an even whole number or several of them; got {n_buckets!r}")
+    if not factors:
+        raise ValueError("n_buckets must be an even whole number or several of them; got none")
+    for factor in map(int, factors):
+        if factor < 2:
+            raise ValueError(f"n_buckets must be an even whole number of at least 2; got {factor}")
         if factor % 2:
-            nearest = f"are {factor - 1} and {factor + 1}" if factor > 1 else "is 2"
             raise ValueError(
-                f"n_buckets must be even, half of them for x R and half for -x R; got {factor}, the nearest {nearest}"
+                f"n_buckets must be even, half of them for x R and half for -x R; got {factor}, the nearest are "
+                f"{factor - 1} and {factor + 1}"
             )
-    return tuple(factors)
+    return tuple(map(int, factors))
+
+
+def _is_whole(number: object) -> bool:
+    """Whether it is a whole number, NumPy's included, and no truth value."""
+    return isinstance(number, Integral) and not isinstance(number, bool)
+
+
+def check_convention(convention: Convention) -> None:
+    """ValueError unless it is a `Convention`, not the name of one."""
+    if not isinstance(convention, Convention):
+        raise ValueError(
+            f"convention must be a Convention, as PAPER or PUBLIC of attn.lsh_convention; got {convention!r}"
+        )
 
 
 def _check_rotations(vectors: Tensor, rotations: Sequence[Tensor]) -> None:
+    if vectors.dim() != 4:
+        raise ValueError(f"vectors must have shape [B, H, T, E]; got {list(vectors.shape)}")
     if not rotations:
         raise ValueError("rotations must hold at least one tensor; got none")
     n_heads, head_dim = vectors.shape[1], vectors.shape[3]

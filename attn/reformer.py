@@ -20,7 +20,14 @@ from torch import Tensor, nn
 
 from attn.attention import check_positive, check_sequence
 from attn.kernels import lsh as fast_lsh
-from attn.lsh import check_buckets, default_buckets, hash_vectors, lsh_attention, random_rotations
+from attn.lsh import (
+    check_buckets,
+    check_convention,
+    default_buckets,
+    hash_vectors,
+    lsh_attention,
+    random_rotations,
+)
 from attn.lsh_convention import PAPER, Convention
 from attn.shared_qk import default_scale, full_attention, local_attention
 
@@ -180,7 +187,8 @@ class LSHAttention(ReformerAttention):
             backward pass, where a token whose inputs are equal only up to rounding may fall into another bucket.
 
     Raises:
-        ValueError: for sizes below 1, an odd number of buckets, or a convention that the fused version lacks.
+        ValueError: for sizes below 1, an odd number of buckets, or a convention that is none or that the fused version
+            lacks.
     """
 
     choices: tuple[str, ...] = ()
@@ -199,6 +207,7 @@ class LSHAttention(ReformerAttention):
         check_positive(chunk_len=chunk_len, n_rounds=n_rounds)
         if n_buckets is not None:
             check_buckets(n_buckets)
+        check_convention(convention)
         if fused:
             fast_lsh.check_convention(convention)
         self.chunk_len, self.n_rounds, self.n_buckets = chunk_len, n_rounds, n_buckets

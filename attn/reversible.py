@@ -20,9 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import get_device_states, set_device_states
 
-from attn.attention import check_dropout, check_positive, check_sequence
+from attn.attention import MultiHeadAttention, check_dropout, check_positive, check_sequence
 from attn.language_model import carries_state
 
 JOINS = ("mean", "concatenate")
@@ -43,7 +44,7 @@ class ResidualBranch(nn.Module):
             for the sub-layer's attribute `choices`, or nothing.
 
     Raises:
-        ValueError: for a size below 1, `dropout` outside [0, 1), or both chunks and choices.
+        ValueError: for a size below 1, `dropout` outside [0, 1), or chunks of a sub-layer that attends or has choices.
     """
 
     def __init__(
@@ -63,6 +64,11 @@ class ResidualBranch(nn.Module):
         if chunks > 1 and choices:
             raise ValueError(
                 f"chunks must be 1 for a sub-layer that decides {', '.join(choices)} for all positions; got {chunks}"
+            )
+        if chunks > 1 and any(map(_attends, sublayer.modules())):
+            kind = type(sublayer).__name__
+            raise ValueError(
+                f"chunks must be 1 for a sub-layer that attends to other positions, {kind}; got {chunks}"
             )
         self.norm = nn.LayerNorm(d_model)
         self.sublayer = sublayer
@@ -117,7 +123,8 @@ class ReversibleStack(nn.Module):
             Nothing is fetched ahead: the function waits for its parameters.
 
     Raises:
-        ValueError: if there is no block, one is empty, or `join` is unknown.
+        ValueError: if there is no block, one is empty or no sequence of modules, a module keeps statistics of what it
+            is called on, or `join` is unknown.
     """
 
     def __init__(
@@ -129,12 +136,13 @@ class ReversibleStack(nn.Module):
         swap_parameters: bool = False,
     ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(nn.ModuleList(block) for block in blocks)
+        self.blocks = nn.ModuleList(map(nn.ModuleList, _blocks_of_modules("blocks", blocks)))
         sizes = [len(block) for block in self.blocks]
         if not sizes or 0 in sizes:
             raise ValueError(
                 f"blocks must be one or more, of one or more functions each; got {sizes} functions"
             )
+        _refuse_statistics(self.blocks)
         if join not in JOINS:
             raise ValueError(f"join must be 'mean' or 'concatenate'; got {join!r}")
         self.join, self.keep_activations, self.swap_parameters = join, keep_activations, swap_parameters
@@ -217,7 +225,7 @@ class ReversibleLayers(nn.Module):
     ) -> None:
         super().__init__()
         blocks = []
-        for number, sublayers in enumerate(map(list, layers)):
+        for number, sublayers in enumerate(_blocks_of_modules("layers", layers)):
             _refuse_state(number, sublayers)
             counts = [1] * (len(sublayers) - 1) + [chunks]
             blocks.append(
@@ -458,6 +466,42 @@ def _autocast_now(device_type: str) -> list[dict[str, Any]]:
 
 
 # --- Checks ------------------------------------------------------------------------------------------------
+
+
+def _attends(module: nn.Module) -> bool:
+    """Whether it takes from other positions than its own: the attentions of this library and torch's."""
+    return hasattr(module, "attend") or isinstance(module, MultiHeadAttention | nn.MultiheadAttention)
+
+
+def _blocks_of_modules(name: str, blocks: Iterable[Iterable[nn.Module]]) -> list[list[nn.Module]]:
+    """The blocks as lists; ValueError unless each is a sequence of modules."""
+    if not isinstance(blocks, Iterable):
+        raise ValueError(f"{name} must be sequences of modules; got {type(blocks).__name__}")
+    found = []
+    for number, block in enumerate(blocks):
+        if not isinstance(block, Iterable):
+            raise ValueError(
+                f"{name} must be sequences of modules; number {number} is one {type(block).__name__}, not in a sequence"
+            )
+        found.append(list(block))
+        for place, function in enumerate(found[-1]):
+            if not isinstance(function, nn.Module):
+                raise ValueError(
+                    f"{name} must hold modules of torch.nn; number {place} of number {number} is a "
+                    f"{type(function).__name__}"
+                )
+    return found
+
+
+def _refuse_statistics(blocks: nn.ModuleList) -> None:
+    """ValueError if a module keeps running statistics: the backward pass would count every batch a second time."""
+    for number, block in enumerate(blocks):
+        for module in block.modules():
+            if isinstance(module, _NormBase) and module.track_running_stats:
+                raise ValueError(
+                    f"blocks must hold nothing that a call changes; block {number} has a {type(module).__name__}, whose "
+                    "running statistics the backward pass would update once more: set track_running_stats=False"
+                )
 
 
 def _refuse_state(number: int, sublayers: Sequence[nn.Module]) -> None:

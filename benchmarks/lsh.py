@@ -6,7 +6,8 @@ compared with it; the others follow the paper's definition. In both ways a bucke
 average.
 
 Each row also says what a call holds at its peak; `python -m benchmarks.lsh memory` prints that alone. The package is no
-dependency: where it cannot be imported its variants are left out, with a message.
+dependency: where it cannot be imported its variants are left out, with a message. Where it can, nothing is timed before
+ours was seen to equal it, by both conventions, values and gradients, in float64, given its buckets.
 """
 
 import sys
@@ -26,9 +27,9 @@ from benchmarks.timing import Goal, Row, main
 N_HEADS, HEAD_DIM, CHUNK_LEN = 4, 64, 64
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768)
 ROUNDS = (2, 4, 8)
-# Beyond so many tokens times rounds plain code needs gigabytes, and beyond such a length SDPA, whose time goes with its
-# square, is far behind: they are left out.
-MOST_PLAIN, MOST_SDPA = 2**14, 8192
+# Beyond so many tokens times rounds plain code needs gigabytes: it is left out. Beyond such a length SDPA, whose time
+# goes with its square, is far behind: it is timed once for each length, beside the fewest rounds, and FEW times.
+MOST_PLAIN, MOST_SDPA, FEW = 2**14, 8192, 2
 PER_ROUND = 832  # tokens a round at which ours is to have overtaken SDPA; a length the package takes, too
 # With the default heap that may take so many. SDPA's time goes with the square of the length and ours with the length,
 # so at fewer tokens ours may take longer by as much.
@@ -71,12 +72,46 @@ def ours(
 
 
 def theirs(query: Tensor, value: Tensor, *, n_rounds: int, convention: Convention) -> Tensor:
-    """The same by the package, which takes the heads for a batch."""
+    """The same by the package."""
+    return _theirs(query, value, CHUNK_LEN, n_rounds, convention)[0].view_as(value)
+
+
+def _theirs(query: Tensor, value: Tensor, chunk_len: int, n_rounds: int, convention: Convention):
+    """What the package returns, which takes the heads for a batch: output, nothing, buckets numbered over all rounds."""
     attention = package()(
-        bucket_size=CHUNK_LEN, n_hashes=n_rounds, causal=True,
+        bucket_size=chunk_len, n_hashes=n_rounds, causal=True,
         attend_across_buckets=not convention.same_bucket, allow_duplicate_attention=not convention.count_once,
     )  # fmt: skip
-    return attention(query.flatten(0, 1), value.flatten(0, 1))[0].view_as(value)
+    return attention(query.flatten(0, 1), value.flatten(0, 1))
+
+
+# By convention: rounding, and the 1e-9 that the package adds to a count before it takes the logarithm.
+TOLERANCES = {PUBLIC: 1e-10, PAPER: 1e-7}
+
+
+def check_equal(n_rounds: int, *, length: int = 256, chunk_len: int = 16) -> None:
+    """Ours beside the package's attention, given its buckets: outputs, gradients of queries and values, in float64.
+
+    Raises:
+        AssertionError: naming what differs, and where.
+    """
+    draw = torch.Generator().manual_seed(0)
+    query, value, gradient = torch.randn(3, 1, N_HEADS, length, HEAD_DIM, dtype=torch.float64, generator=draw)
+    leaves = [query.requires_grad_(), value.requires_grad_()]
+    for convention, tolerance in TOLERANCES.items():
+        output, _, buckets = _theirs(query, value, chunk_len, n_rounds, convention)
+        buckets = buckets.view(1, N_HEADS, n_rounds, length) % (length // chunk_len)
+        own = lsh_attention(
+            query, value, buckets,
+            chunk_len=chunk_len, is_causal=True, scale=HEAD_DIM**-0.5, convention=convention, fused=True,
+        )  # fmt: skip
+        names = ("outputs", "gradients of queries", "gradients of values")
+        pairs = [(one, *torch.autograd.grad(one, leaves, gradient)) for one in (own, output.view_as(value))]
+        for name, found, expected in zip(names, *pairs, strict=True):
+            where = f"{name} of {THEIRS} and ours differ, {n_rounds} rounds, {convention}"
+            torch.testing.assert_close(
+                found, expected, rtol=0, atol=tolerance, msg=lambda text, where=where: f"{where}: {text}"
+            )
 
 
 def variants(length: int, n_rounds: int) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -91,13 +126,15 @@ def variants(length: int, n_rounds: int) -> dict[str, Callable[[Tensor, Tensor],
         if package():
             found[THEIRS_PAPER] = partial(theirs, n_rounds=n_rounds, convention=PAPER)
         found[PLAIN] = partial(ours, n_rounds=n_rounds, convention=PAPER, fused=False)
-    if length <= MOST_SDPA:
+    if length <= MOST_SDPA or n_rounds == min(ROUNDS):
         found[SDPA] = lambda query, value: F.scaled_dot_product_attention(query, query, value, is_causal=True)
     return found
 
 
 def build(device: torch.device, length: int, n_rounds: int) -> Mapping[str, Callable[[], None]]:
     """Each variant's forward and backward pass, for one draw of queries, values and gradient of the output."""
+    if package():
+        check_equal(n_rounds)
     set_seed(0)
     query, value = (
         torch.randn(1, N_HEADS, length, HEAD_DIM, device=device, requires_grad=True) for _ in range(2)
@@ -121,6 +158,7 @@ def rows() -> list[Row]:
             goal=Goal(THEIRS, 1.3, default_heap=2.5) if package() and length >= 4096 else None,
             peak=held_bytes,
             memory_goal=Goal(THEIRS, 5) if package() and length >= 4096 else None,
+            few={SDPA: FEW} if length > MOST_SDPA and n_rounds == min(ROUNDS) else {},
         )
         for length in LENGTHS
         for n_rounds in ROUNDS

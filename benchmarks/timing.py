@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class Row:
         goal: the figure to reach, on every device and with either heap; None where nothing was set.
         peak: from a call to the most bytes that it holds at a time; None where memory is not of interest.
         memory_goal: the figure to reach for these bytes; None where nothing was set.
+        few: most rounds of those variants that take far longer than the others, by name.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Row:
     goal: Goal | None = None
     peak: Callable[[Callable[[], Any]], int] | None = None
     memory_goal: Goal | None = None
+    few: Mapping[str, int] = field(default_factory=dict)
 
 
 def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str] | None = None) -> None:
@@ -227,52 +229,62 @@ def measure(
     Returns:
         The row's `name`, the number of `rounds` and `goal` with this heap; `probe_gflops` before and after; for each
         variant its `name`, the `seconds` of one call (median) with their `quartiles`, the `rate` in units a second, and
-        the `ratio` of its seconds to ours. With `peak`, also each variant's `peak_bytes` and the row's `memory_goal`.
+        the `ratio` of its seconds to ours, and its own `rounds` where they are fewer. With `peak`, also each variant's
+        `peak_bytes` and the row's `memory_goal`.
 
     Raises:
-        ValueError: if the goal is not against one of the other variants.
+        ValueError: if the goal, or a variant of few rounds, is not one of the other variants.
     """
     variants = row.build(device)
-    _, *others = variants
-    for goal in (row.goal, row.memory_goal):
-        if goal and goal.against not in others:
-            raise ValueError(
-                f"goal of row {row.name!r} is against {goal.against!r}; valid: {', '.join(others)}"
-            )
+    _check_names(row, [*variants][1:])
     calls = {name: _calls_a_round(call, device) for name, call in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     before, start, done = probe(device), time.perf_counter(), 0
     while done < rounds and (done < LEAST_ROUNDS or time.perf_counter() - start < limit):
         for name, call in variants.items():
-            seconds[name].append(_seconds(call, calls[name], device))
+            if done < row.few.get(name, rounds):
+                seconds[name].append(_seconds(call, calls[name], device))
         done += 1
     found = {
         "name": row.name,
         "rounds": done,
         "goal": row.goal and row.goal.on(heap),
         "probe_gflops": [before, probe(device)],
-        "variants": [],
     }
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    ours = next(iter(medians.values()))
-    for name, median in medians.items():
-        low, _, high = (
-            statistics.quantiles(seconds[name], n=4, method="inclusive") if done > 1 else [median] * 3
-        )
-        found["variants"].append(
-            {
-                "name": name,
-                "seconds": median,
-                "quartiles": [low, high],
-                "rate": row.units / median,
-                "ratio": median / ours,
-            }
-        )
+    ours = statistics.median(next(iter(seconds.values())))
+    found["variants"] = [_summary(name, values, row, ours, done) for name, values in seconds.items()]
     if row.peak is not None:
         found["memory_goal"] = row.memory_goal and row.memory_goal.on(heap)
         for variant in found["variants"]:
             variant["peak_bytes"] = row.peak(variants[variant["name"]])
     return found
+
+
+def _check_names(row: Row, others: Sequence[str]) -> None:
+    for goal in (row.goal, row.memory_goal):
+        if goal and goal.against not in others:
+            raise ValueError(
+                f"goal of row {row.name!r} is against {goal.against!r}; valid: {', '.join(others)}"
+            )
+    for name in row.few:
+        if name not in others:
+            raise ValueError(f"few rounds of row {row.name!r} are for {name!r}; valid: {', '.join(others)}")
+
+
+def _summary(name: str, seconds: Sequence[float], row: Row, ours: float, rounds: int) -> dict[str, Any]:
+    """What a result says of a variant, given the median of the first one and the rounds of the row."""
+    median = statistics.median(seconds)
+    low, _, high = (
+        statistics.quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [median] * 3
+    )
+    found = {
+        "name": name,
+        "seconds": median,
+        "quartiles": [low, high],
+        "rate": row.units / median,
+        "ratio": median / ours,
+    }
+    return found | ({"rounds": len(seconds)} if len(seconds) < rounds else {})
 
 
 def probe(device: torch.device) -> float:

@@ -194,6 +194,24 @@ def test_a_slow_row_has_fewer_rounds(tmp_path):
     assert stored["rounds"] == timing.LEAST_ROUNDS
 
 
+def test_a_variant_may_have_few_rounds_of_its_own(tmp_path):
+    calls = {"a": [], "b": []}
+    build = {name: lambda seen=seen: seen.append(1) for name, seen in calls.items()}
+    row = replace(sums("a", "b"), build=lambda device: build, few={"b": 2})
+    (found,) = run(tmp_path, row, arguments=["--rounds", "5"])["rows"]
+    assert found["rounds"] == 5 and [v.get("rounds") for v in found["variants"]] == [None, 2]
+    assert len(calls["a"]) - len(calls["b"]) == 3
+    ((speed,), _) = load_speed(tmp_path)
+    assert "5 rounds a row (2 of b at sums)" in speed_table(speed).text
+    (found,) = run(tmp_path, row, arguments=["--rounds", "2"])["rows"]
+    assert all("rounds" not in variant for variant in found["variants"])
+
+
+def test_few_rounds_must_be_of_a_variant_that_is_there():
+    with pytest.raises(ValueError, match="few rounds of row 'sums' are for 'c'; valid: b"):
+        measure(replace(sums("a", "b"), few={"c": 2}), CPU, rounds=1)
+
+
 # --- disturbed rows ----------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Claims, figures and words of chapter 2 on language models, time and memory, from what they compute and made-up records."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -291,6 +292,60 @@ def test_words_are_those_of_the_records():
     assert "within 0.05 from 8 rounds on" in line
     (line,) = text_results.depth({2: [], 4: [depth_record(4)]})
     assert line.startswith("4 layers: 2.600 bits per byte; 1.0 MiB wait for the gradient, 1.9 if")
+
+
+def test_models_that_are_compared_say_their_sizes():
+    (line,) = text_results.size_words()
+    standard, shared, reversible = (
+        int(count.replace(",", "")) for count in re.findall(r"(?:residuals|reversible) ([\d,]+)", line)
+    )
+    assert standard == reversible and standard - shared == 4 * 64 * 64, (
+        "one projection less in each of 4 layers of width 64"
+    )
+    assert f"Sharing takes {standard - shared:,} away" in line
+
+
+def test_bits_and_memory_are_told_by_profile():
+    def find(experiment, profile):
+        if experiment != "byte_lm/standard" or profile == "paper":
+            return []
+        found = [byte_record("standard", seed, 2.5 + seed / 10) for seed in range(2)]
+        found[1].data["run"]["peak_memory_bytes"] = 3 * 2**20
+        if profile == "gpu":
+            found[0].data["environment"]["device"] = "an accelerator"
+            found[0].data["run"]["peak_memory_bytes"] = found[1].data["run"]["peak_memory_bytes"] = None
+        return found
+
+    cpu, gpu = text_results.memory_words(find)
+    assert cpu == (
+        "Profile cpu, bits per byte and most memory of the process, torch included: separate queries and keys, plain "
+        "residuals 2.550, 3 MiB."
+    )
+    assert "Profile gpu, bits per byte and most memory of the GPU" in gpu and "2.550, memory unknown" in gpu
+    assert text_results.memory_words(lambda experiment, profile: []) == text_results.NO_RECORDS
+
+
+def test_timed_lengths_stand_beside_those_of_the_print():
+    (line,) = text_results.step_words()
+    assert line.startswith(
+        "At cpu: 1 layer of width 128, 16,384 tokens a step, from 16 sequences of 1,024 to 1 of 16,384."
+    )
+    assert line.endswith(
+        "In print: 3 layers of width 1,024, 32,768 tokens a step, from 32 sequences of 1,024 to 1 of 32,768."
+    )
+    assert text_results.step_words("paper")[0].endswith(" As in print.")
+    assert {"step_lengths", "translation_length", "bleu_tokeniser", "rotations"} <= {
+        one.id for one in FACTS.deviations
+    }
+
+
+def test_steps_that_are_smaller_in_print_than_their_margin_say_so():
+    said = {claim.id: claim.measure for claim in CHAPTER.claims if "_step_" in claim.id}
+    within = {id for id, measure in said.items() if "in print the step is" in measure}
+    assert within == {f"c3_{row}_step_8_4" for row in ("lsh4", "lsh2", "lsh1")}
+    assert said["c3_lsh1_step_8_4"].endswith(
+        "in print the step is 0.003, less than what is added: that it holds says no fall, not a rise"
+    )
 
 
 def test_what_a_mask_keeps_is_told():

@@ -132,6 +132,16 @@ def test_targets_that_do_not_fit_are_refused():
         cross_entropy_in_chunks(hidden, weight, targets[:, :4], chunk_len=2)
     with pytest.raises(ValueError, match=r"hidden must have shape \[batch, length, 3\]; got \[2, 5, 2\]"):
         cross_entropy_in_chunks(hidden[..., :2], weight, targets, chunk_len=2)
+    last = len(weight) - 1
+    for wrong in (last + 1, -1):
+        targets[1, 2] = wrong
+        with pytest.raises(
+            ValueError, match=f"targets must be from 0 to {last}, the rows of weight; got {wrong}"
+        ):
+            cross_entropy_in_chunks(hidden, weight, targets, chunk_len=2)
+    with pytest.raises(ValueError, match="targets must be whole numbers; got torch.float64"):
+        cross_entropy_in_chunks(hidden, weight, targets.double(), chunk_len=2)
+    assert cross_entropy_in_chunks(hidden[:0], weight, targets[:0], chunk_len=2).shape == (0, 5)
 
 
 # --- Axial positions -----------------------------------------------------------------------------------------------

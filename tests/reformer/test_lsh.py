@@ -3,12 +3,14 @@
 import itertools
 from math import prod
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
 
 from attn.lsh import default_buckets, hash_vectors, lsh_attention, random_rotations, sort_by_bucket
 from attn.lsh_convention import PAPER, PUBLIC, Convention
+from attn.reformer import LSHAttention
 from attn.shared_qk import full_attention, local_attention, shared_qk_attention, unit
 from tests.reformer import reference
 
@@ -421,11 +423,15 @@ def test_gradients_of_local_attention():
     ("n_buckets", "message"),
     [
         (5, "n_buckets must be even.*got 5, the nearest are 4 and 6"),
-        (1, "n_buckets must be even.*got 1, the nearest is 2"),
+        (1, "n_buckets must be an even whole number of at least 2; got 1"),
         ((4, 7), "n_buckets must be even.*got 7, the nearest are 6 and 8"),
-        (0, "n_buckets must be a whole number of at least 1; got 0"),
-        ((), "n_buckets must be an even number or several of them; got none"),
-        (4.0, "n_buckets must be an even number or several of them; got 4.0"),
+        (0, "n_buckets must be an even whole number of at least 2; got 0"),
+        ((4, -2), "n_buckets must be an even whole number of at least 2; got -2"),
+        ((), "n_buckets must be an even whole number or several of them; got none"),
+        (4.0, "n_buckets must be an even whole number or several of them; got 4.0"),
+        (True, "n_buckets must be an even whole number or several of them; got True"),
+        ("64", "n_buckets must be an even whole number or several of them; got '64'"),
+        ((4, "6"), r"n_buckets must be an even whole number or several of them; got \(4, '6'\)"),
     ],
 )
 def test_wrong_numbers_of_buckets_are_refused(n_buckets, message):
@@ -433,7 +439,27 @@ def test_wrong_numbers_of_buckets_are_refused(n_buckets, message):
         rotations_for(n_buckets)
 
 
+def test_numbers_of_numpy_are_numbers_of_buckets():
+    for n_buckets in (np.int64(8), (np.int32(4), 2)):
+        layer = LSHAttention(d_model=8, n_heads=2, chunk_len=2, n_rounds=1, n_buckets=n_buckets)
+        assert layer.buckets(random(1, 6, 8).float()).max() < 8
+    (rotation,) = rotations_for(np.int64(8))
+    assert rotation.shape[-1] == 4
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_name_of_a_convention_is_none(fused):
+    query, buckets = random(1, 1, 4, 2), random_buckets(1, 1, 1, 4)
+    message = "convention must be a Convention, as PAPER or PUBLIC of attn.lsh_convention; got 'public'"
+    with pytest.raises(ValueError, match=message):
+        lsh_attention(query, query, buckets, chunk_len=2, convention="public", fused=fused)
+    with pytest.raises(ValueError, match=message):
+        LSHAttention(d_model=8, n_heads=2, chunk_len=2, n_rounds=1, convention="public", fused=fused)
+
+
 def test_wrong_rotations_and_rounds_are_refused():
+    with pytest.raises(ValueError, match=r"vectors must have shape \[B, H, T, E\]; got \[4, 5\]"):
+        hash_vectors(random(4, 5), rotations_for())
     with pytest.raises(ValueError, match="n_rounds must be a whole number of at least 1; got 0"):
         rotations_for(n_rounds=0)
     (rotation,) = rotations_for()

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import gradcheck
 
+from attn.attention import MultiHeadAttention
 from attn.language_model import LanguageModel, Vocabulary
+from attn.reformer import FullAttention, LSHAttention
 from attn.reversible import ResidualBranch, ReversibleLayers, ReversibleStack, _Step
 from attn.transformer import FeedForward
 from benchmarks import reversible as benchmark
@@ -759,6 +761,50 @@ def test_blocks_that_are_none(blocks, sizes):
         ValueError, match=f"blocks must be one or more, of one or more functions each; got {sizes}"
     ):
         ReversibleStack(blocks)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "message"),
+    [
+        ([nn.Linear(2, 2)], "must be sequences of modules; number 0 is one Linear, not in a sequence"),
+        (
+            [[nn.Identity()], [nn.Identity(), abs]],
+            "must hold modules of torch.nn; number 1 of number 1 is a builtin_function_or_method",
+        ),
+        (nn.Linear(2, 2), "must be sequences of modules; got Linear"),
+        (3, "must be sequences of modules; got int"),
+    ],
+)
+def test_blocks_that_are_no_sequences_of_modules(blocks, message):
+    with pytest.raises(ValueError, match=f"blocks {message}"):
+        ReversibleStack(blocks)
+    with pytest.raises(ValueError, match=f"layers {message}"):
+        ReversibleLayers(blocks, d_model=2)
+
+
+def test_modules_that_count_every_call_are_refused():
+    for module in (nn.BatchNorm1d(4), nn.InstanceNorm1d(4, track_running_stats=True)):
+        with pytest.raises(
+            ValueError, match=f"block 1 has a {type(module).__name__}, whose running statistics"
+        ):
+            ReversibleStack([[nn.Identity()], [nn.Sequential(nn.Identity(), module)]])
+    ReversibleStack([[nn.BatchNorm1d(4, track_running_stats=False), nn.InstanceNorm1d(4)]])
+
+
+def test_what_attends_is_not_cut():
+    sizes = {"d_model": D_MODEL, "n_heads": 2}
+    attentions = (
+        LSHAttention(**sizes, chunk_len=2, n_rounds=1), FullAttention(**sizes), MultiHeadAttention(**sizes),
+        nn.Sequential(nn.MultiheadAttention(D_MODEL, 2)),
+    )  # fmt: skip
+    for attention in attentions:
+        message = f"chunks must be 1 for a sub-layer that attends to other positions, {type(attention).__name__}; got 2"
+        with pytest.raises(ValueError, match=message):
+            ReversibleLayers([[attention]], d_model=D_MODEL, chunks=2)
+        with pytest.raises(ValueError, match=message):
+            branch(attention, chunks=2)
+    feed_forward_ = FeedForward(d_model=D_MODEL, d_ff=4)
+    ReversibleLayers([[attention, feed_forward_] for attention in attentions[:3]], d_model=D_MODEL, chunks=2)
 
 
 def test_a_join_that_is_none():

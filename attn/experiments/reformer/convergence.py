@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
+from itertools import pairwise
+from statistics import fmean, linear_regression
 
 from attn.reproduction.records import Record
 
 # Accuracies below this are called chance: it is 0.008, and noise of the conventions comes on top.
 CHANCE = 0.05
-# A run has converged when accuracy changes by less than this over the last fifth of its updates.
-_SETTLED = 0.005
+# A run has converged when accuracy changes by less than this over the last fifth of its updates, along a straight line
+# through its evaluations there, or through the last few of them where the fifth holds fewer.
+SETTLED = 0.005
+EVALUATIONS = 4
+
+
+def rule_words() -> list[str]:
+    """What is called converged, in a sentence."""
+    return [
+        "A run counts as converged where its accuracy in validation, with the attention of its training, has left "
+        "chance and shows no trend over the last fifth of its updates, or over the last "
+        f"{EVALUATIONS} evaluations where the fifth holds fewer: a line through them changes by less than "
+        f"{100 * SETTLED:g} points, and they do not rise one after the other."
+    ]
 
 
 def has_converged(record: Record) -> bool:
-    """Whether accuracy in validation left chance and has stopped moving.
+    """Whether accuracy in validation left chance and shows no trend any more, as `rule_words` has it.
 
-    Its means over the two halves of the last fifth of the updates differ by less than half a point.
+    With fewer evaluations than `EVALUATIONS` nothing is known, and a run counts as not converged.
     """
+    accuracies = [entry["accuracy"] for entry in record.history]
     end = record.history[-1]["step"]
-    last = [entry["accuracy"] for entry in record.history if 5 * entry["step"] > 4 * end]
-    first, second = last[: len(last) // 2], last[len(last) // 2 :]
-    return bool(first) and fmean(second) > CHANCE and abs(fmean(second) - fmean(first)) < _SETTLED
+    count = max(EVALUATIONS, sum(5 * entry["step"] > 4 * end for entry in record.history))
+    last = accuracies[-count:]
+    if len(last) < EVALUATIONS or fmean(last) <= CHANCE:
+        return False
+    slope = linear_regression(range(count), last).slope
+    is_rising = all(before < after for before, after in pairwise(last))
+    return abs(slope) * (count - 1) < SETTLED and not is_rising
 
 
 def converged_words(records: Sequence[Record]) -> str:

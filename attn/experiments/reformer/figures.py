@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle as Disc
 
 from attn.experiments.reformer.concepts import COUNTS, Circle, Heads, Meetings, Random, few_keys
-from attn.experiments.reformer.results import grids as our_grids
-from attn.experiments.reformer.runs import ATTENTIONS, LABELS
-from attn.experiments.reformer.workloads import EVALUATIONS
+from attn.experiments.reformer.runs import ATTENTIONS, CODE_MODELS, LABELS, VARIANTS
+from attn.experiments.reformer.whole_grids import grids as our_grids
+from attn.experiments.reformer.workloads import EVALUATIONS, ROUNDS
 from attn.reproduction.figures import COLOURS, WEIGHTS_MAP, figure, legend_below
 from attn.reproduction.records import Record
 
@@ -165,19 +165,33 @@ def conventions(records: Records) -> Figure | None:
     """Accuracy of every recorded model under every convention of full attention, and under LSH: every seed a mark."""
     # the columns of models by public code's conventions mean other things
     there = {name: records[name] for name in ATTENTIONS if records.get(name)}
+    shown = sorted(EVALUATIONS, key=lambda name: not name.startswith("full"))  # kinds of full attention first
+    return _dots(there, {name: LABELS.get(name, name) for name in shown} | _HASHED_LABELS)
+
+
+def codes(records: Records) -> Figure | None:
+    """Accuracy of models by the conventions of public code, evaluated by the same conventions: every seed a mark."""
+    there = {name: records[name] for name in (*CODE_MODELS, *VARIANTS) if records.get(name)}
+    return _dots(there, {"full": "full attention by the same code"} | _HASHED_LABELS)
+
+
+_HASHED_LABELS = {f"lsh{rounds}": f"LSH, {rounds} round{'s' * (rounds > 1)}" for rounds in ROUNDS}
+
+
+def _dots(there: Records, evaluations: Mapping[str, str]) -> Figure | None:
+    """Percent right: a line for each model, a mark for each seed and evaluation, these with their labels."""
     if not there:
         return None
     drawing, axes = figure(width=7.2, height=0.42 * max(2, len(there)) + 1.6)
-    shown = sorted(EVALUATIONS, key=lambda name: not name.startswith("full"))  # kinds of full attention first
-    for place, (name, colour, marker) in enumerate(zip(shown, _BUCKETS, _MARKERS, strict=True)):
-        shift = 0.11 * (place - (len(shown) - 1) / 2)
+    for place, (name, label) in enumerate(evaluations.items()):
+        shift = 0.11 * (place - (len(evaluations) - 1) / 2)
         points = [
             (100 * record.data["metrics"][f"accuracy_{name}"]["value"], y + shift)
             for y, found in enumerate(there.values())
             for record in found
             if f"accuracy_{name}" in record.data["metrics"]
         ]
-        label = LABELS.get(name, f"LSH, {name[3:]} round{'s' if name != 'lsh1' else ''}")
+        colour, marker = _BUCKETS[place], _MARKERS[place]
         axes.plot(*zip(*points, strict=True), marker, color=colour, markersize=4, linestyle="", label=label)
     axes.set(
         yticks=range(len(there)), yticklabels=[LABELS[name] for name in there], xlim=(-3, 103),

@@ -269,7 +269,7 @@ def time_over_depth(results: Path) -> list[Growth]:
     for heap in HEAPS:
         for row, variants in benchmark_times(results, "reversible", heap).items():
             for name, label in ((_KEPT, "activations kept"), (_REVERSED, "reversible")):
-                points.setdefault(f"{label}, {heap} heap", {})[int(row.split()[0])] = variants[name]
+                points.setdefault(f"{label} (heap: {heap})", {})[int(row.split()[0])] = variants[name]
     return [
         Growth(name, tuple(sorted(at)), tuple(1e3 * at[depth] for depth in sorted(at)))
         for name, at in points.items()

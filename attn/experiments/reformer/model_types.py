@@ -163,5 +163,5 @@ def _lines(panel: Axes, ways: Mapping[str, Growth], scale: float) -> None:
     panel.set_xscale("log", base=2)
     panel.set_yscale("log", base=2)
     panel.set_xticks(way.sizes, [f"{size:,}" for size in way.sizes], fontsize=8)
-    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_major_formatter("{x:.3g}")
     panel.minorticks_off()

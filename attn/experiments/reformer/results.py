@@ -1,23 +1,30 @@
-"""What chapter 2 shows as tables and words: memory arithmetic, printed grids, and what the conventions decide."""
+"""What chapter 2 says of memory, of the task, and of what full attention may mean, from facts and records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import NamedTuple
 
 from attn.experiments.reformer.concepts import BATCH, LARGEST_LAYER, LENGTH, memory_amounts, stated
 from attn.experiments.reformer.convergence import CHANCE, converged_words, has_converged, span_of
-from attn.experiments.reformer.runs import (
-    ATTENTIONS,
-    CODE_MODELS,
-    CODES,
-    EXPERIMENTS,
-    LABELS,
-    PAPER,
-    TABLE2_ROWS,
-    own_evaluation,
+from attn.experiments.reformer.runs import ATTENTIONS, EXPERIMENTS, LABELS, PAPER, own_evaluation
+from attn.experiments.reformer.table2 import (
+    CONVENTIONS,
+    EVALUATED,
+    HASHED,
+    NO_RECORDS,
+    Parts,
+    Records,
+    in_a_row,
+    named,
+    parts,
+    percent_right,
+    printed_grids,
+    printed_parts,
+    recorded_or_not,
+    row_names,
+    share_right,
+    short,
 )
 from attn.experiments.reformer.words import listed, n_seeds
 from attn.experiments.reformer.workloads import ROUNDS, SOLVED
@@ -26,15 +33,8 @@ from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
 
-Records = Mapping[str, Sequence[Record]]  # by model
-NO_RECORDS = ["No records yet."]
-EVALUATED = ("eval_full", "eval_lsh8", "eval_lsh4", "eval_lsh2", "eval_lsh1")
-HASHED = tuple(name for name in TABLE2_ROWS.values() if name != "full")
 # A convention meets printed numbers where it comes within so many percentage points, on average.
 _MEETS = 5.0
-# What "full attention" may mean; the first is what LSH attention itself does.
-CONVENTIONS = ("full", "full_with_self", "full_raw_keys", "full_plain", "separate")
-_PRINTED = {"the paper": "table2", "the replication": "table2_reproduction"}
 
 
 def estimate_words() -> list[str]:
@@ -107,7 +107,7 @@ def learned(records: Records) -> list[str]:
     for name, found in records.items():
         if not found:
             continue
-        mean = 100 * fmean(accuracy(record, own_evaluation(name)) for record in found)
+        mean = 100 * fmean(share_right(record, own_evaluation(name)) for record in found)
         line = f"{LABELS[name]}: {mean:.4g} percent right, as it was trained; {converged_words(found)}"
         steps = [r.metric("steps_to_solve") for r in found if "steps_to_solve" in r.data["metrics"]]
         if steps:
@@ -124,7 +124,10 @@ def ceiling(records: Records) -> list[str]:
     found = records.get("full", ())
     if not found:
         return NO_RECORDS
-    full, hashed = percent(found, "full"), {rounds: percent(found, f"lsh{rounds}") for rounds in ROUNDS}
+    full, hashed = (
+        percent_right(found, "full"),
+        {rounds: percent_right(found, f"lsh{rounds}") for rounds in ROUNDS},
+    )
     top = [rounds for rounds, percent in hashed.items() if min(full, percent) >= 100 * SOLVED]
     if not top:
         return [
@@ -139,14 +142,14 @@ def ceiling(records: Records) -> list[str]:
 
 def trained_words(records: Records) -> list[str]:
     """Which kinds of full attention are trained so far, and what each model is evaluated with."""
-    there, missing = split(CONVENTIONS, records)
+    there, missing = recorded_or_not(CONVENTIONS, records)
     if not there:
         return [f"Trained so far is none of the {len(CONVENTIONS)} kinds of full attention."]
     seeds = span_of([len(records[name]) for name in there])
     counted = f"{seeds} seed{'s' * (seeds != '1')}{' each' * (len(there) > 1)}"
-    line = f"Trained so far: {len(there)} of {len(CONVENTIONS)} kinds, {counted}: {names(there)}."
+    line = f"Trained so far: {len(there)} of {len(CONVENTIONS)} kinds, {counted}: {named(there)}."
     if missing:
-        line += f" Not yet: {names(missing)}."
+        line += f" Not yet: {named(missing)}."
     return [
         line,
         "Each trained model is evaluated with keys of unit length or raw, with itself last or allowed, and with "
@@ -170,12 +173,17 @@ def conventions_table(records: Records) -> Html:
     grid = Grid(plain("First row and column of table 2, in percent"), columns)
     for who, theirs in printed.items():
         grid.add(
-            [plain(f"in print, {who}"), *(plain(shown(part)) for part in theirs), plain(BLANK), plain(BLANK)]
+            [
+                plain(f"in print, {who}"),
+                *(plain(in_a_row(part)) for part in theirs),
+                plain(BLANK),
+                plain(BLANK),
+            ]
         )
     for name, ours in parts(records).items():
         apart = [ours.distances(theirs) for theirs in printed.values()]
         shown = [", ".join(f"{fmean(part):.1f}" if part else BLANK for part in one) for one in apart]
-        grid.add([plain(short(name)), *(plain(shown(part)) for part in ours), *map(plain, shown)])
+        grid.add([plain(short(name)), *(plain(in_a_row(part)) for part in ours), *map(plain, shown)])
     grid.notes = [
         plain(
             "Rows: trained with this attention, evaluated with LSH, which takes queries for keys where they were "

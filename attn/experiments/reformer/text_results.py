@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -17,7 +17,7 @@ from attn.experiments.reformer.text_claims import MARGINS
 from attn.experiments.reformer.text_runs import EXPERIMENTS, LABELS
 from attn.experiments.reformer.words import listed, n_seeds
 from attn.reformer import LocalAttention, ReformerAttention
-from attn.reproduction.experiment import BOOK_PROFILE
+from attn.reproduction.experiment import BOOK_PROFILE, RECORDED_PROFILES
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -39,6 +39,71 @@ def costs(records: Records) -> list[str]:
                 "for the gradient."
             )
     return lines or NO_RECORDS
+
+
+def size_words(profile: str = BOOK_PROFILE) -> list[str]:
+    """How many weights the compared models have, counted on them."""
+    counts = {name: _count(f"byte_lm/{name}", profile) for name in ("standard", "shared", "reversible")}
+    fewer = counts["standard"] - counts["shared"]
+    line = f"Parameters: {'; '.join(f'{LABELS[name]} {count:,}' for name, count in counts.items())}."
+    if fewer > 0:
+        line += f" Sharing takes {fewer:,} away, so that what it costs in bits, if anything, is not only the sharing's."
+    return [line]
+
+
+def _count(experiment: str, profile: str) -> int:
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in build_model(_config(experiment, profile)).parameters())
+
+
+def memory_words(find: Callable[[str, str], Sequence[Record]]) -> list[str]:
+    """Bits and the most memory of the byte models at every profile that has records of them.
+
+    Args:
+        find: (experiment, profile) -> records, as `ChapterState.of`.
+    """
+    lines = []
+    for profile in RECORDED_PROFILES:
+        there = {
+            one.label: find(one.id, profile) for one in EXPERIMENTS if one.task in ("byte_lm", "byte_depth")
+        }
+        said = [
+            f"{label.removeprefix('Bytes, ')} {_bits_and_peak(found)}"
+            for label, found in there.items()
+            if found
+        ]
+        if said:
+            first = next(found for found in there.values() if found)[0]
+            whose = "the process, torch included" if _is_on_cpu(first) else "the GPU"
+            lines.append(f"Profile {profile}, bits per byte and most memory of {whose}: {'; '.join(said)}.")
+    return lines or NO_RECORDS
+
+
+def _bits_and_peak(found: Sequence[Record]) -> str:
+    """Mean bits, and the largest peak over seeds."""
+    peaks = [peak for record in found if (peak := record.data["run"]["peak_memory_bytes"])]
+    peak = f"{max(peaks) / 2**20:,.0f} MiB" if peaks else "memory unknown"
+    return f"{fmean(record.metric('bits_per_byte') for record in found):.3f}, {peak}"
+
+
+def _is_on_cpu(record: Record) -> bool:
+    return record.data["environment"]["device"] == "cpu"
+
+
+def step_words(profile: str = BOOK_PROFILE) -> list[str]:
+    """At which lengths, batches and depth steps are timed, beside the paper's."""
+    ours, paper = (_step_sizes(which) for which in (profile, "paper"))
+    return [f"At {profile}: {ours}. " + ("As in print." if ours == paper else f"In print: {paper}.")]
+
+
+def _step_sizes(profile: str) -> str:
+    config = next(one for one in EXPERIMENTS if one.id == "step_time/standard").config(profile)
+    least, most = min(config.lengths), max(config.lengths)
+    layers = f"{config.n_layers} layer{'s' * (config.n_layers > 1)} of width {config.d_model:,}"
+    return (
+        f"{layers}, {config.tokens:,} tokens a step, from {config.tokens // least:,} sequences of {least:,} to "
+        f"{config.tokens // most:,} of {most:,}"
+    )
 
 
 def mask_words(profile: str = BOOK_PROFILE) -> list[str]:

@@ -1,4 +1,33 @@
-# --- whole grids ---------------------------------------------------------------------------------------------------
+"""Table 2 as a whole by every set of conventions, and how far each is from what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from statistics import fmean
+from typing import NamedTuple
+
+from attn.experiments.reformer.convergence import CHANCE, has_converged, span_of
+from attn.experiments.reformer.runs import CODE_MODELS, CODES, EXPERIMENTS, PAPER, TABLE2_ROWS
+from attn.experiments.reformer.table2 import (
+    CONVENTIONS,
+    EVALUATED,
+    HASHED,
+    NO_RECORDS,
+    Records,
+    distances_of,
+    named,
+    percent_right,
+    printed_grids,
+    printed_parts,
+    recorded_or_not,
+    row_names,
+    short,
+)
+from attn.experiments.reformer.words import listed
+from attn.experiments.reformer.workloads import ROUNDS
+from attn.reproduction.facts import load_papers
+from attn.reproduction.grid import BLANK, Grid, Html, plain
 
 Cells = Mapping[str, Sequence[float]]  # of table 2 in percent, by row; full attention, then 8, 4, 2, 1 rounds
 
@@ -37,7 +66,7 @@ def _grid(label: str, models: Mapping[str, str], full: str, records: Records) ->
     models = {row: models.get(row, row) for row in TABLE2_ROWS.values()}
     columns = (full, *(f"lsh{rounds}" for rounds in ROUNDS))
     cells = {
-        row: [percent(records[model], column) for column in columns]
+        row: [percent_right(records[model], column) for column in columns]
         for row, model in models.items()
         if records.get(model)
     }
@@ -53,7 +82,7 @@ class Apart(NamedTuple):
     @classmethod
     def of(cls, ours: Cells, printed: Cells) -> Apart:
         """From the cells of both."""
-        rows = {row: distances(cells, printed[row]) for row, cells in ours.items()}
+        rows = {row: distances_of(cells, printed[row]) for row, cells in ours.items()}
         hashed = [points for row, cells in rows.items() if row != "full" for points in cells[1:]]
         return cls(
             fmean(chain(*rows.values())) if len(rows) == len(printed) else None,
@@ -105,13 +134,13 @@ def code_words(code: str) -> str:
 def grids_words(records: Records) -> list[str]:
     """Which set of conventions is nearest to either print; what is missing, and what had not converged."""
     models = list(dict.fromkeys(model for one in grids(records) for model in one.models.values()))
-    there, missing = split(models, records)
+    there, missing = recorded_or_not(models, records)
     late = [name for name in there if not all(map(has_converged, records[name]))]
-    lines = [*_nearest("whole", "Whole grid", records), *_nearest("hashed", "Hashed cells alone", records)]
+    lines = [*nearest("whole", "Whole grid", records), *nearest("hashed", "Hashed cells alone", records)]
     if missing:
-        lines.append(f"Not recorded yet, so that this may change: {names(missing)}.")
+        lines.append(f"Not recorded yet, so that this may change: {named(missing)}.")
     if late:
-        lines.append(f"Not converged: {names(late)}.")
+        lines.append(f"Not converged: {named(late)}.")
     return lines if there else NO_RECORDS
 
 
@@ -161,7 +190,7 @@ def _tenths(values: Iterable[float]) -> list[str]:
     return [f"{value:.1f}" for value in values]
 
 
-def _nearest(part: str, what: str, records: Records) -> list[str]:
+def nearest(part: str, what: str, records: Records) -> list[str]:
     """For both who printed it the nearest set of conventions and the farthest, where there are several."""
     lines, found = [], grids(records)
     for who, theirs in printed_grids(load_papers()[PAPER]).items():
@@ -177,5 +206,3 @@ def _nearest(part: str, what: str, records: Records) -> list[str]:
                 f"percentage points away on average); farthest is {near[-1]} ({points[near[-1]]:.1f})."
             )
     return lines
-
-

@@ -34,13 +34,13 @@ def short(name: str) -> str:
     return LABELS[name].removeprefix("full attention: ")
 
 
-def split(names: Iterable[str], records: Records) -> tuple[list[str], list[str]]:
+def recorded_or_not(names: Iterable[str], records: Records) -> tuple[list[str], list[str]]:
     """Those with records, and those without."""
     names = list(names)
     return [n for n in names if records.get(n)], [n for n in names if not records.get(n)]
 
 
-def names(names: Sequence[str]) -> str:
+def named(names: Sequence[str]) -> str:
     """Models by their labels; a code of which all rows are meant by its own."""
     whole = {code for code in CODES if {n for n, (_, c) in CODE_MODELS.items() if c == code} <= set(names)}
     said = [
@@ -71,7 +71,7 @@ class Parts(NamedTuple):
 
     def distances(self, printed: Parts) -> Parts:
         """From printed numbers, cell by cell."""
-        return Parts(*(distances(ours, theirs) for ours, theirs in zip(self, printed, strict=True)))
+        return Parts(*(distances_of(ours, theirs) for ours, theirs in zip(self, printed, strict=True)))
 
     @property
     def is_whole(self) -> bool:
@@ -79,7 +79,7 @@ class Parts(NamedTuple):
         return bool(self.row and self.column)
 
 
-def distances(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
+def distances_of(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, ...]:
     return tuple(abs(a - b) for a, b in zip(ours, theirs, strict=True)) if ours else ()
 
 
@@ -98,19 +98,19 @@ def parts(records: Records) -> dict[str, Parts]:
         trained, hashed = records.get(name, ()), [records.get(rounds, ()) for rounds in HASHED]
         can_be = name != "separate" and all(hashed)
         found[name] = Parts(
-            tuple(percent(trained, f"lsh{rounds}") for rounds in ROUNDS) if trained else (),
-            tuple(percent(some, name) for some in hashed) if can_be else (),
+            tuple(percent_right(trained, f"lsh{rounds}") for rounds in ROUNDS) if trained else (),
+            tuple(percent_right(some, name) for some in hashed) if can_be else (),
         )
     return found
 
 
-def percent(found: Sequence[Record], evaluation: str) -> float:
-    return 100 * fmean(accuracy(record, evaluation) for record in found)
+def percent_right(found: Sequence[Record], evaluation: str) -> float:
+    return 100 * fmean(share_right(record, evaluation) for record in found)
 
 
-def accuracy(record: Record, evaluation: str) -> float:
+def share_right(record: Record, evaluation: str) -> float:
     return record.metric(f"accuracy_{evaluation}")
 
 
-def shown(values: Sequence[float]) -> str:
+def in_a_row(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values) or BLANK
