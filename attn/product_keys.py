@@ -234,7 +234,9 @@ class QueryNetwork(nn.Module):
     """A query for every head: a linear map with bias, then batch norm (Sec. 3.1).
 
     Queries are float32 at least, whatever the inputs are: close scores decide which slots are read. Batch norm counts
-    all rows of a batch, so while training a query depends, weakly, on other positions; in evaluation it does not.
+    all rows of a call, so while training a query depends, weakly, on other positions; in evaluation it does not. A call
+    is one part of an update's batch: with more parts, by accumulation or by processes, each has statistics of its own,
+    and training is not the same as with one. The running statistics, for evaluation, follow the calls of one process.
 
     Args:
         d_model: D.
@@ -340,7 +342,7 @@ class ProductKeyMemory(nn.Module):
         topk: k.
         key_dim: E, of a query; even. The paper has 512, the public code 256.
         n_heads: H.
-        value_dim: V; None for D, which the trunk needs.
+        value_dim: V; None for D, which a residual connection needs: a V of 1 would be broadcast there without a word.
         batch_norm: of the queries. The paper has it on for its best results; the public code off by default.
         flat: compare with a key for every slot, without the two codebooks.
         fused: search and read by `attn.kernels.product_keys`; False by the functions above.
@@ -422,10 +424,18 @@ class FeedForwardWithMemory(nn.Module):
     Args:
         feed_forward: maps [B, T, D] to [B, T, D].
         memory: a `ProductKeyMemory` with value_dim D.
+
+    Raises:
+        ValueError: if the memory's values have another width, so that the sum would fail or be broadcast.
     """
 
     def __init__(self, feed_forward: nn.Module, memory: ProductKeyMemory) -> None:
         super().__init__()
+        value_dim = memory.values.shape[1]
+        if value_dim != memory.d_model:
+            raise ValueError(
+                f"value_dim must be d_model = {memory.d_model} for a memory beside a feed-forward layer; got {value_dim}"
+            )
         self.feed_forward, self.memory = feed_forward, memory
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -7,14 +7,19 @@ Width 512, 4 heads, 32 slots a head, queries of 256 numbers, but in the rows of 
 - "step": the same and the update, the values' by rows and the rest by torch's fused Adam. The package's gradient of the
   values is dense, for torch's Adam, plain or fused, or sparse, for torch's SparseAdam. To be beaten is the fused Adam:
   it is the fastest of the three, though it visits every row.
-- "flat": a forward and a backward pass, with a key for every slot beside it.
-- "flat step": the same and the update, all keys by torch's fused Adam. With 262k slots, keys, their gradient, Adam's
-  state, scores and their gradient take about 6.5 GB; with a million, four times that, more than most machines have.
+- "flat": a forward and a backward pass, with a key for every slot beside it. Nothing is asked of it.
+- "flat step": the same and the update, all keys by torch's fused Adam. Nothing is asked of it either. With 262k slots,
+  keys, their gradient, Adam's state, scores and their gradient take about 6.5 GB; with a million, four times that, more
+  than most machines have.
 - "lookup": the weighted sum of values for random slots, with a copy of as many bytes beside it, half of them read and
   half written: the ratio is the share of the copy's bandwidth, of which 0.6 is to be reached on a GPU.
-- "step over slots": our step alone, on few queries, so that the rows touched are hardly fewer in the smaller tables. The
-  largest table is first, with 64 times the slots of the smallest; its step is to take at most 8 times as long, the root.
-- "search over slots": the search in it alone, forward and backward. What grows besides is due to where the rows lie.
+- "step over slots": our step alone, on few queries. A variant's name says how many distinct rows they touch: in the
+  smaller tables look-ups coincide more often, so these are fewer. The largest table is first, with 64 times the slots of
+  the smallest; its step is to take at most 8 times as long, the root.
+- "step over slots, fewest queries": the same on so few queries that the rows touched are nearly as many in every table.
+  What grows there besides the search is the update of the sub-keys, as the root does, and what it takes to reach rows
+  that lie farther apart.
+- "search over slots", and with "fewest queries": the search in these steps alone, forward and backward.
 - "inference": a forward pass of the chapter's language models at the sizes of profile cpu, the costs of the targets
   included, a token counted as a query. Weights are as they start and tokens drawn evenly: the amounts of work are those
   of a trained model, the rows that are read are not.
@@ -29,12 +34,25 @@ from functools import partial
 from importlib.util import find_spec
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attn.experiments.product_keys import CHAPTER
+from attn.experiments.product_keys.concepts import drawn_inputs, touched_rows
 from attn.experiments.product_keys.results import stand_in
 from attn.experiments.product_keys.runs import TIMED
-from attn.experiments.product_keys.speeds import INFERENCE
+from attn.experiments.product_keys.speeds import (
+    D_FF,
+    D_MODEL,
+    FEW_QUERIES,
+    GROWTH,
+    INFERENCE,
+    KEY_DIM,
+    LAYER_QUERIES,
+    N_HEADS,
+    SLOTS,
+    STEP_QUERIES,
+    TOPK,
+)
 from attn.experiments.product_keys.workloads import TextRunConfig, build_model
 from attn.kernels import product_keys as kernels
 from attn.product_keys import ProductKeyMemory, read_values, split_parameters
@@ -44,9 +62,6 @@ from attn.transformer import FeedForward
 from benchmarks.reversible import peak_bytes
 from benchmarks.timing import Goal, Row, main
 
-D_MODEL, D_FF, N_HEADS, TOPK, KEY_DIM = 512, 2048, 4, 32, 256
-SLOTS = {"16k": 128, "65k": 256, "262k": 512, "1M": 1024}  # name: n_keys
-LAYER_QUERIES, STEP_QUERIES, FEW_QUERIES = 4096, 1024, 256
 LENGTH = 64  # of a sequence; it matters to none of them
 OURS = "attn.product_keys"
 PACKAGE = "product-key-memory"
@@ -59,12 +74,6 @@ AGAINST_PACKAGE = {
     "layer, 16k slots": PASS,
     "layer, 262k slots": PASS,
     "step, 262k slots": Goal(FUSED, 1.7, default_heap=3),
-}
-GOALS = {
-    "flat, 16k slots": Goal(FLAT, 1),
-    "flat, 65k slots": Goal(FLAT, 1),
-    **{f"flat step, {name} slots": Goal(FLAT, 1) for name in ("16k", "65k", "262k")},
-    "step over slots": Goal(f"{OURS}, 16k slots", min(SLOTS.values()) / max(SLOTS.values())),
 }
 MEMORY_GOALS = {"step, 262k slots": Goal(FUSED, 1), "step, 1M slots": Goal(FUSED, 1)}
 
@@ -99,10 +108,18 @@ def step_call(
     device: torch.device,
     optimizers: Callable[[nn.Module], Sequence[torch.optim.Optimizer]],
 ) -> Callable[[], None]:
-    """Forward, backward and update."""
-    inputs = torch.randn(n_queries // LENGTH, LENGTH, D_MODEL, device=device, requires_grad=True)
+    """Forward, backward and update, for inputs drawn once."""
+    inputs = torch.randn(n_queries // LENGTH, LENGTH, D_MODEL, device=device)
+    return step_of(module, inputs, optimizers)
+
+
+def step_of(
+    module: nn.Module, inputs: Tensor, optimizers: Callable[[nn.Module], Sequence[torch.optim.Optimizer]]
+) -> Callable[[], None]:
+    """Forward, backward and update, for these inputs [B, T, D] on their device and a gradient drawn once."""
+    inputs = inputs.requires_grad_()
     gradient = torch.randn_like(inputs)
-    to_step = optimizers(module.to(device))
+    to_step = optimizers(module.to(inputs.device))
 
     def step() -> None:
         module(inputs).backward(gradient)
@@ -178,28 +195,35 @@ def build_flat_step(device: torch.device, n_keys: int) -> Variants:
     return {name: step_call(module, FEW_QUERIES, device, adam_by_rows) for name, module in modules.items()}
 
 
-def build_growth(device: torch.device) -> Variants:
-    """A whole step at every size, the largest first."""
-    set_seed(0)
-    return {
-        f"{OURS}, {name} slots": step_call(ours(n_keys), FEW_QUERIES, device, adam_by_rows)
-        for name, n_keys in reversed(SLOTS.items())
-    }
+def grown(name: str, n_queries: int) -> str:
+    """A variant of the step over slots: its size, and the distinct rows that so many queries touch."""
+    sizes = {"d_model": D_MODEL, "topk": TOPK, "key_dim": KEY_DIM, "n_heads": N_HEADS}
+    return f"{OURS}, {name} slots, {touched_rows(SLOTS[name], n_queries, **sizes):,} rows"
 
 
-def build_search(device: torch.device) -> Variants:
+def build_growth(device: torch.device, n_queries: int) -> Variants:
+    """A whole step at every size, the largest first, for the memory and the inputs whose rows `grown` counts."""
+    inputs = drawn_inputs(n_queries, D_MODEL).to(device).unsqueeze(0)
+    steps = {}
+    for name, n_keys in reversed(SLOTS.items()):
+        torch.manual_seed(0)
+        steps[grown(name, n_queries)] = step_of(ours(n_keys), inputs.clone(), adam_by_rows)
+    return steps
+
+
+def build_search(device: torch.device, n_queries: int) -> Variants:
     """The search alone at every size, the largest first."""
     set_seed(0)
     return {
-        f"search, {name} slots": search_call(ours(n_keys).keys.to(device), device)
+        f"search, {name} slots": search_call(ours(n_keys).keys.to(device), n_queries, device)
         for name, n_keys in reversed(SLOTS.items())
     }
 
 
-def search_call(keys: nn.Module, device: torch.device) -> Callable[[], None]:
+def search_call(keys: nn.Module, n_queries: int, device: torch.device) -> Callable[[], None]:
     """Forward and backward of the search, for queries and a gradient of the weights drawn once."""
-    query = torch.randn(FEW_QUERIES, N_HEADS, KEY_DIM, device=device, requires_grad=True)
-    gradient = torch.randn(FEW_QUERIES, N_HEADS, TOPK, device=device)
+    query = torch.randn(n_queries, N_HEADS, KEY_DIM, device=device, requires_grad=True)
+    gradient = torch.randn(n_queries, N_HEADS, TOPK, device=device)
 
     def search() -> None:
         keys(query).weights.backward(gradient)
@@ -262,14 +286,18 @@ def rows() -> list[Row]:
         _row(name, n_queries, partial(build, n_keys=n_keys))
         for name, (build, n_queries, n_keys) in builds.items()
     ]
-    growth = {"step over slots": build_growth, "search over slots": build_search}
-    found += [_row(name, FEW_QUERIES, build) for name, build in growth.items()]
+    for what, n_queries in GROWTH.items():
+        for part, build in (("step", build_growth), ("search", build_search)):
+            found.append(_row(f"{part} {what}", n_queries, partial(build, n_queries=n_queries)))
     timed = timed_config(TIMED[0])
     return [*found, _row(INFERENCE, timed.evaluation_rows * timed.block, build_inference)]
 
 
 def _row(name: str, n_queries: int, build: Callable[[torch.device], Variants]) -> Row:
-    goals = GOALS | (AGAINST_PACKAGE if HAS_PACKAGE else {})
+    goals = AGAINST_PACKAGE if HAS_PACKAGE else {}
+    if name.startswith("step over slots"):
+        smallest = min(SLOTS, key=SLOTS.get)
+        goals = {name: Goal(grown(smallest, n_queries), SLOTS[smallest] / max(SLOTS.values()))}
     return Row(
         name=name,
         units=n_queries,

@@ -56,10 +56,11 @@ def test_language_models_are_timed_by_the_names_that_the_page_reads():
 
 
 @pytest.mark.parametrize("kind", ["flat", "flat step"])
-def test_flat_keys_are_the_other_variant_and_the_figure_is_against_them(kind):
+def test_flat_keys_are_the_other_variant_and_nothing_is_asked_of_them(kind):
     row = rows()[f"{kind}, 16k slots"]
     variants = product_keys.build_flat_step(CPU, 4) if "step" in kind else product_keys.build_flat(CPU, 4)
-    assert list(variants) == [product_keys.OURS, row.goal.against] and row.peak is None
+    assert list(variants) == [product_keys.OURS, product_keys.FLAT] and row.peak is None
+    assert row.goal is None, "a figure of 1 could not be missed"
     for call in variants.values():
         call()
 
@@ -78,3 +79,21 @@ def test_a_flat_step_updates_keys_and_values(monkeypatch):
     step()
     moved = [(a != b).any().item() for a, b in zip(before, (flat.keys.keys, flat.values), strict=True)]
     assert moved == [True, True]
+
+
+@pytest.mark.parametrize("what", speeds.GROWTH)
+def test_a_growing_step_is_named_by_the_rows_it_touches(monkeypatch, what):
+    monkeypatch.setattr(product_keys, "SLOTS", {"16k": 3, "65k": 4, "262k": 6, "1M": 12})
+    monkeypatch.setattr(torch.nn.Module, "zero_grad", lambda self: None)  # so that gradients can be looked at
+    made, make = [], product_keys.ours
+    monkeypatch.setattr(product_keys, "ours", lambda n_keys: made.append(make(n_keys)) or made[-1])
+    row = rows()[f"step {what}"]
+    steps = row.build(CPU)
+    for (name, call), memory in zip(steps.items(), made, strict=True):
+        call()
+        touched = len(memory.values.grad.coalesce().values())
+        assert name.endswith(f" slots, {touched} rows")
+    smallest = list(steps)[-1]
+    assert row.goal.against == smallest and row.goal.ratio == 0.25 and row.units == speeds.GROWTH[what]
+    names = [f"search, {name} slots" for name in ("1M", "262k", "65k", "16k")]
+    assert list(rows()[f"search {what}"].build(CPU)) == names

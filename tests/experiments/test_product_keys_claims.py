@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attn.experiments.product_keys import CHAPTER, claims, concepts, figures, results, runs, speeds
-from attn.experiments.product_keys.live import BANDS
+from attn.experiments.product_keys import CHAPTER, claims, concepts, counts, figures, results, runs, speeds
+from attn.experiments.product_keys.live import BANDS, BASELINE, RECALL, WITH, WITHOUT
 from attn.experiments.product_keys.tables import TABLES, perplexity
-from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
+from attn.kernels import product_keys as kernels
+from attn.product_keys import cartesian_keys, product_key_topk
+from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge, t_interval
 from attn.reproduction.effects import effect_text
 from attn.reproduction.experiment import Exact, Measured, config_dict
 from attn.reproduction.facts import load_papers
@@ -161,7 +163,8 @@ def changed(experiment, **metrics):
         ("bn_usage_more_so", runs.keys_id(128, False), {"usage": 10.0}),
         ("bn_usage_more_so_kl", runs.keys_id(128, False), {"kl": 2.5}),
         ("size_helps_768", runs.keys_id(768), {"perplexity_test": 20.5}),
-        ("position_middle_first", runs.position_id(3), {"perplexity_test": 22.0}),
+        ("position_middle_first_3", runs.position_id(3), {"perplexity_test": 22.0}),
+        ("position_middle_first_6", runs.position_id(1), {"perplexity_test": 20.0}),
         ("position_middle_top", runs.position_id(6), {"perplexity_test": 19.0}),
         ("position_middle_upper", runs.position_id(2), {"perplexity_test": 19.0}),
         (
@@ -181,7 +184,7 @@ def test_claims_fail_on_other_numbers(claim, experiment, metrics):
 
 
 RESTS_ON_THE_MEMORY = (
-    "size_helps_256", "size_helps_1024", "position_middle_first", "position_middle_top", "position_middle_upper",
+    "size_helps_256", "size_helps_1024", "position_middle_first_2", "position_middle_top", "position_middle_upper",
     "bn_usage_perplexity",
 )  # fmt: skip
 
@@ -211,12 +214,92 @@ def test_without_the_control_nothing_is_said(claim, experiment, metrics):
     assert verdicts(changed(experiment, **metrics))[claim].verdict == NOT_TESTED
 
 
+class Run:
+    """What a claim on perplexities reads of a record."""
+
+    def __init__(self, cost):
+        self.cost = cost
+
+    def metric(self, name):
+        return self.cost
+
+
+def decided(difference, *, spread=1.0, n_draws=1500, n_seeds=3):
+    """How often the interval lies above 0, and below, where the place of a memory changes nothing but noise."""
+    rng = np.random.default_rng(0)
+    sides = np.zeros(2)
+    for costs in rng.normal(0, spread, (n_draws, n_seeds, len(POSITIONS))) + rng.normal(
+        0, 9, (n_draws, n_seeds, 1)
+    ):
+        runs_of = [{runs.position_id(place): Run(cost) for place, cost in zip(POSITIONS, seed, strict=True)}
+                   for seed in costs]  # fmt: skip
+        low, high = t_interval([difference(each) for each in runs_of])
+        sides += low > 0, high < 0
+    return sides / n_draws
+
+
+POSITIONS = [row["position"] for row in FACTS.table("table3_position").rows]
+OF_POSITIONS = [claim for claim in CHAPTER.claims if claim.fact == "position_middle"]
+
+
+@pytest.mark.parametrize("claim", OF_POSITIONS, ids=lambda claim: claim.id)
+def test_where_all_layers_are_alike_a_place_is_found_no_better_than_by_chance(claim):
+    """Each side is to come out in 2.5 percent of the cases."""
+    assert all(0.012 < share < 0.04 for share in decided(claim.difference))
+
+
+def test_a_layer_beside_the_best_of_the_others_loses_by_chance():
+    """What the tests of places leave alone: the top layer, less the best of four, is above 0 far too often."""
+
+    def beside_the_best(of):
+        costs = [of[runs.position_id(place)].metric("perplexity_test") for place in POSITIONS]
+        return costs[-1] - min(costs[1:-1])
+
+    assert decided(beside_the_best)[0] > 0.1
+
+
+def test_places_are_compared_layer_by_layer_and_the_top_with_the_best_in_print():
+    found = {claim.id: set(claim.experiments) for claim in OF_POSITIONS}
+    assert [name for name in found if "first" in name] == [f"position_middle_first_{n}" for n in range(2, 7)]
+    assert found["position_middle_top"] == {runs.position_id(6), runs.position_id(5), runs.WITHOUT}
+
+
 def test_costs_are_judged_on_what_is_counted(monkeypatch):
     """Neither on records nor on printed cells."""
     assert verdicts([])["product_vs_flat_speed_counted"].verdict == HOLDS
     assert concepts.search_growth(flat=False) == (1, 1, 0) and concepts.search_growth(flat=True) == (2, 1, 0)
     for_all = concepts.search_growth(flat=True)
     monkeypatch.setattr(claims, "search_growth", lambda flat: for_all)
+    assert verdicts([])["product_vs_flat_speed_counted"].verdict == FAILS
+
+
+def with_products_of_pairs(query, sub_keys, topk):
+    """Every one of the k^2 pairs is scored anew, by d_q products one by one."""
+    scores, slots = product_key_topk(query, sub_keys, topk)
+    keys = cartesian_keys(sub_keys[:, :, :topk])  # as many as there are pairs [H, k * k, E]
+    (query.unsqueeze(2) * keys).sum(-1)
+    return scores, slots
+
+
+def through_all_keys(query, sub_keys, topk):
+    """No matrix product: each query beside each key by broadcasting."""
+    scores, slots = (query.unsqueeze(2) * cartesian_keys(sub_keys)).sum(-1).topk(topk)
+    return scores, slots
+
+
+def in_place(query, sub_keys, topk):
+    """The same, a head and number at a time into one tensor."""
+    keys = cartesian_keys(sub_keys)
+    sums = query.new_zeros(*query.shape[:2], keys.shape[1])
+    for number in range(query.shape[2]):
+        sums.addcmul_(query[..., number : number + 1], keys[..., number])
+    scores, slots = sums.topk(topk)
+    return scores, slots
+
+
+@pytest.mark.parametrize("search", [with_products_of_pairs, through_all_keys, in_place])
+def test_a_search_with_more_multiplications_fails_whatever_they_are_done_by(monkeypatch, search):
+    monkeypatch.setattr(kernels, "product_key_topk", search)
     assert verdicts([])["product_vs_flat_speed_counted"].verdict == FAILS
 
 
@@ -252,7 +335,16 @@ def test_the_effects_of_deviations_are_told():
 
 def test_bands_name_live_experiments():
     live = {e.id for e in CHAPTER.experiments if "ci" in e.configs}
-    assert {band.experiment for band in BANDS} == live
+    assert {band.experiment for band in BANDS} == live == {WITH, WITHOUT}
+
+
+def test_no_run_can_pass_for_both_a_memory_and_none():
+    """What is above the level with a memory has to be below the same one without."""
+    assert [(band.level, band.value, band.above) for band in RECALL] == [
+        (band.level, band.value, True) for band in BASELINE
+    ]
+    assert not any(band.above for band in BASELINE)
+    assert {band.experiment for band in RECALL} == {WITH} and {b.experiment for b in BASELINE} == {WITHOUT}
 
 
 # --- what is computed ------------------------------------------------------------------------------------------
@@ -273,7 +365,7 @@ def test_the_drawn_search_is_one():
 
 def test_counts_are_those_of_the_facts():
     assert all(item.stated == item.counted for item in concepts.counted_facts())
-    assert "✗" not in repr(results.counted_table())
+    assert "✗" not in repr(counts.counted_table())
     memory = [item.stated for item in concepts.counted_facts() if "queries of 256" in item.what]
     assert len(memory) == 5 and sum(memory[:-1]) == memory[-1] == 270_011_392
     assert concepts.needed_sums(32) == 119
@@ -290,15 +382,15 @@ def test_what_a_memory_replaces_is_taken_off():
     assert wide.gained == 271_587_328 - layer["total"] == 263_193_600
     width = 4 * 512  # heads, and numbers of a query
     assert wide.memory == 1024 * width + 512 * width + 4 * 32 * 1024 and wide.feed_forward == 8 * 1024**2
-    narrow, middle, _ = results.replaced_words()
+    narrow, middle, _ = counts.replaced_words()
     assert "adds 263,193,600 parameters" in middle and "0.39 times the 8,388,608" in middle
     assert "1.03 times" in narrow, "what a search costs does not shrink with the width"
 
 
 def test_a_count_that_differs_is_marked(monkeypatch):
     wrong = concepts.Counted("slots", 4, 5)
-    monkeypatch.setattr(results, "counted_facts", lambda: [wrong])
-    assert "✗ no" in repr(results.counted_table())
+    monkeypatch.setattr(counts, "counted_facts", lambda: [wrong])
+    assert "✗ no" in repr(counts.counted_table())
 
 
 def test_the_bound_on_the_divergence_is_checked():
@@ -374,6 +466,7 @@ def test_what_is_kept_of_a_memory_is_drawn_and_listed(tmp_path):
     said = repr(results.words_table(CHAPTER, {runs.BASE: kept}))
     assert "·the 50%, ·a 25%, x 10%" in said and "y" not in said.split("x 10%")[1].split("\n")[0]
     assert "1, 2" in said  # slot 130 of 128 sub-keys a side
+    assert "read at least 20 times and for 4 words or more" in said and "0 of the 1 shown" in said
     assert "Words: English Wikipedia" in said and "Licence: CC BY-SA 3.0" in said
 
 
@@ -412,6 +505,9 @@ def test_facts_are_drawn_with_their_levels():
     series = {"memory": {4096: seeds_of(runs.facts_id(4096, "keys64"), stored_bits=9.0, table_bits=24576.0)}}
     diagonal = figures.capacity(series).axes[0].lines[-1]
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+    assert diagonal.get_xdata()[0] < 24.576 < diagonal.get_xdata()[1], (
+        "seen with records of one table alone, too"
+    )
 
 
 EMPTY = {
@@ -444,7 +540,7 @@ def test_words_are_made_from_records():
     assert line == "memory: perplexity 25.0 on text it was trained on, 31.0 on text it was not."
     fact = record(runs.facts_id(16384, "none"), stored_bits=500.0, table_bits=1000.0, recalled=0.4)
     (line,) = results.facts_words({"no memory": [fact]})
-    assert line.startswith("no memory: 50% of the table's 1,000 bits, 0.50 bits a parameter, 40%")
+    assert line.startswith("no memory: 50.0% of the table's 1,000 bits, 0.50 bits a parameter, 40.0%")
     for empty in (results.search_words({"none": []}), results.facts_words({}),
                   results.memorising_words({}), results.slots_words({256: []}, []), results.joined_words({})):  # fmt: skip
         assert empty == ["No records yet."]
@@ -490,8 +586,16 @@ def test_what_a_slot_adds_is_told():
     table = {"table_bits": 98304.0}
     trunk = [record(facts("none"), stored_bits=10000.0, **table)]
     slots = {256: [record(facts("keys16"), stored_bits=17680.0, **table)], 1024: []}
-    (line,) = results.slots_words(slots, trunk)
-    assert "stores 10,000 of the table's 98,304 bits" in line and "30.0 with 256 slots; a fact has 6." in line
+    by_slot, by_parameter = results.slots_words(slots, trunk)
+    assert (
+        "stores 10,000 of the table's 98,304 bits" in by_slot
+        and "30.0 with 256 slots; a fact has 6." in by_slot
+    )
+    model = slots[256][0].data["config"]["model"]
+    d_model, width = model["d_model"], model["memory"]["n_heads"] * model["memory"]["key_dim"]
+    own = 256 * d_model + 16 * width + d_model * width + width + 2 * width
+    assert counts.memory_parameters(model) == own
+    assert by_parameter.endswith(f"{7680 / own:.2f} with 256 slots.")
 
 
 def test_a_memory_beside_the_feed_forward_layer_is_told():
@@ -521,39 +625,6 @@ def test_what_did_not_reproduce_is_told():
 
 def measured(*rows):
     return [Speed("speed/product_keys/cpu.json", made_up_speed.result(*rows, benchmark="product_keys"))]
-
-
-def test_figures_that_speed_misses_are_listed():
-    step = made_up_speed.row("step, 262k slots", seconds=(0.002, 0.003), goal=1.7)
-    layer = made_up_speed.row("layer, 16k slots", seconds=(0.002, 0.003), goal=1.15)
-    (line,) = speeds.missed_words(measured(step, layer))
-    assert line.startswith("step, 262k slots, default heap: theirs takes 1.50 times as long")
-    assert line.endswith("1.7 was to be reached.")
-    assert speeds.missed_words(measured(layer)) == ["The layer's benchmark reaches all of its figures."]
-    assert speeds.missed_words([]) == ["Speed of the layer: not measured yet."]
-
-
-def test_optimisers_against_which_a_figure_would_be_reached_are_told():
-    row = made_up_speed.row("step, 262k slots", seconds=(0.002, 0.003), goal=1.7)
-    theirs = row["variants"][1]
-    row["goal"]["against"] = theirs["name"] = "a package, fused Adam"
-    for name, seconds in (("a package, Adam", 0.0034), ("a package, SparseAdam", 0.0033), ("plain", 0.008)):
-        row["variants"].append({**theirs, "name": name, "seconds": seconds, "ratio": seconds / 0.002})
-    (line,) = speeds.missed_words(measured(row))
-    assert line.endswith(
-        "1.7 was to be reached. Against the package's layer with Adam (1.70) it would be reached."
-    )
-
-
-def test_growth_is_split_into_search_and_rest():
-    rows = [made_up_speed.row(f"{what} over slots", seconds=seconds, goal=None)
-            for what, seconds in (("step", (0.150, 0.050)), ("search", (0.080, 0.020)))]  # fmt: skip
-    (line,) = speeds.growth_words(measured(*rows))
-    assert (
-        "from 50.0 to 150.0 ms, 3.0-fold, and the search in it 4.0-fold" in line
-        and "60% of what is added" in line
-    )
-    assert speeds.growth_words(measured(rows[0])) == ["Not measured yet."]
 
 
 def test_the_use_table_leaves_out_what_may_be_chance():
@@ -616,3 +687,35 @@ def test_sizes_of_facts_are_those_of_the_budget():
             assert f"{kind}{n_keys}" in models[claims.RECALL_FACTS]
     assert claims.RECALL_KEYS == (16, 32, 64, 128)
     assert runs.facts_amounts("keys64") == tuple(sorted(models)) and runs.facts_amounts("keys16") == (16384,)
+
+
+def test_it_is_said_how_far_the_arithmetic_of_a_sweep_differs():
+    names = [runs.topk_id(n) for n in runs.TOPK_TRIED]
+    costs = [results._sizes(CHAPTER.experiment(name).configs["cpu"]) for name in names]
+    said = results.sweep_words(CHAPTER, names)
+    assert (
+        f"have {costs[0][0]:,} parameters and take {min(costs)[1]:,} to {max(costs)[1]:,} multiply-adds"
+        in said
+    )
+    few, many = (results._sizes(CHAPTER.experiment(runs.flat_id(n)).configs["cpu"]) for n in runs.FLAT_TRIED)
+    said = results.sweep_words(CHAPTER, map(runs.flat_id, runs.FLAT_TRIED))
+    assert f"{few[0]:,} to {many[0]:,} parameters" in said and f"{many[1] / few[1]:.2f} times" in said
+    assert results.sweep_words(CHAPTER, [runs.WIDER], profile="gpu") == "No such models at profile gpu."
+
+
+def test_it_is_said_what_the_tests_that_hold_are_about():
+    def said(records):
+        found = verdicts(records)
+        return results.holding_words(CHAPTER, list(found.values())), sum(
+            v.verdict == HOLDS for v in found.values()
+        )
+
+    assert said([])[0] == (
+        "Of the 1 tests that hold, none is on a text or its perplexity; on key-value facts, a task of ours: 0; on what "
+        "the code counts, without training: 1."
+    )
+    line, held = said([r for r in like_the_paper() if r.data["experiment"].startswith("facts/")])
+    assert held == 5 and "5 tests that hold, none is on a text" in line and "ours: 4; on what" in line
+    line, held = said(like_the_paper())
+    assert line.startswith(f"Of the {held} tests that hold, {held - 5} are on a text or its perplexity; ")
+    assert results.holding_words(CHAPTER, []) == "No test holds yet."

@@ -575,6 +575,14 @@ def test_search_costs_at_the_papers_size():
             lambda: small_memory()(random(1, 3, 6), torch.tensor([[True, False, False]])),
             "at least 2 positions that are not padding while training; got 1",
         ),
+        (
+            lambda: FeedForwardWithMemory(FeedForward(d_model=6, d_ff=7), small_memory(value_dim=1)),
+            "value_dim must be d_model = 6 for a memory beside a feed-forward layer; got 1",
+        ),
+        (
+            lambda: FeedForwardWithMemory(FeedForward(d_model=6, d_ff=7), small_memory(value_dim=3)),
+            "value_dim must be d_model = 6 for a memory beside a feed-forward layer; got 3",
+        ),
         (lambda: small_memory()(random(3, 6)), r"inputs must have shape \[batch, length, 6\]; got \[3, 6\]"),
         (
             lambda: small_memory()(random(2, 3, 6), torch.ones(2, 3)),

@@ -5,20 +5,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import log2
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from attn.experiments.product_keys.inside import search_multiplications
-from attn.experiments.product_keys.runs import MODELS, PAPER
+from attn.experiments.product_keys.runs import BASE, MODELS, PAPER, trunk
 from attn.experiments.product_keys.tables import printed_memory
 from attn.experiments.product_keys.workloads import TrunkConfig, build_model, memories
 from attn.kernels.product_keys import winning_pairs
 from attn.product_keys import (
+    ProductKeys,
+    QueryNetwork,
     cartesian_keys,
     flat_key_topk,
     kl_from_uniform,
@@ -27,6 +30,7 @@ from attn.product_keys import (
     usage,
 )
 from attn.reproduction.facts import load_papers
+from attn.training import generator_for
 from attn.transformer import FeedForward
 
 # --- the search ------------------------------------------------------------------------------------------------
@@ -212,13 +216,50 @@ class Growth(NamedTuple):
     topk: float
 
 
+class Multiplications(TorchDispatchMode):
+    """Counts multiplications of floating-point numbers while it is entered, on any device, `meta` included.
+
+    Matrix products count by torch's own formulas, the other products by what they give or, where they add up, by what
+    they take. Divisions count, those inside of a softmax do not; nor do whole numbers, which are places.
+
+    Attributes:
+        total: multiplications up to now.
+    """
+
+    _GIVEN = frozenset(
+        "mul mul_ addcmul addcmul_ div div_ addcdiv addcdiv_ square square_ pow pow_ lerp lerp_ ger outer".split()
+    )
+    _TAKEN = {"mv": 0, "dot": 0, "vdot": 0, "addmv": 1, "prod": 0, "cumprod": 0}  # place of the argument
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        found = func(*args, **kwargs)
+        packet = func._overloadpacket
+        if packet in flop_registry:
+            self.total += flop_registry[packet](*args, **kwargs, out_val=found) // 2
+        elif isinstance(found, Tensor) and found.is_floating_point():
+            self.total += self._elementwise(packet.__name__, found, args)
+        return found
+
+    def _elementwise(self, name: str, found: Tensor, args: Sequence[Any]) -> int:
+        if name in self._GIVEN:
+            return found.numel()
+        return args[self._TAKEN[name]].numel() if name in self._TAKEN else 0
+
+
 def search_growth(*, flat: bool, n_keys: int = 16, key_dim: int = 8, topk: int = 4) -> Growth:
-    """Exponents of a search's cost over sizes that are doubled one by one, its products counted as it searches."""
+    """Exponents of a search's cost over sizes that are doubled one by one, its multiplications counted as it runs."""
 
     def cost(**changes: int) -> float:
         sizes = {"n_keys": n_keys, "key_dim": key_dim, "topk": topk} | changes
         memory = printed_memory(d_model=2, n_heads=1, flat=flat, **sizes)
-        return search_multiplications(memory, torch.empty(2, 1, sizes["key_dim"], device="meta"))
+        with torch.no_grad(), Multiplications() as counter:
+            memory.keys(torch.empty(2, 1, sizes["key_dim"], device="meta"))
+        return counter.total
 
     base = cost()
     doubled = {"n_keys": 2 * n_keys, "key_dim": 2 * key_dim, "topk": 2 * topk}
@@ -245,6 +286,67 @@ def even_use(n_slots: int, used: int) -> tuple[float, float]:
     weight = torch.zeros(n_slots)
     weight[:used] = 1
     return usage(weight), kl_from_uniform(weight)
+
+
+# --- rows that an update touches -----------------------------------------------------------------------------
+
+
+def drawn_inputs(n_queries: int, d_model: int) -> Tensor:
+    """Inputs of a memory, drawn from the normal distribution, the same at every call [N, D]."""
+    return torch.randn(n_queries, d_model, generator=generator_for(0, "inputs of a memory"))
+
+
+@cache
+def touched_rows(
+    n_keys: int, n_queries: int, *, d_model: int = 512, topk: int = 32, key_dim: int = 512, n_heads: int = 4
+) -> int:
+    """Distinct slots that a memory reads before training for `drawn_inputs`, all heads together.
+
+    The memory is the one made after `torch.manual_seed(0)`; only its values, which decide nothing here, are not made.
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        query = QueryNetwork(d_model=d_model, n_heads=n_heads, key_dim=key_dim)
+        keys = ProductKeys(n_keys=n_keys, topk=topk, key_dim=key_dim, n_heads=n_heads)
+        return len(keys(query(drawn_inputs(n_queries, d_model))).slots.unique())
+
+
+class Touched(NamedTuple):
+    """What an update of a language model reads of a memory, at one profile.
+
+    Attributes:
+        profile: of the budgets.
+        n_tokens: of an update, all of which read.
+        n_slots: K.
+        lookups: tokens x heads x k.
+        counted: tokens that `rows` is counted on; fewer than `n_tokens` where that would take long.
+        rows: distinct slots that `counted` tokens read, before training and for inputs drawn at random.
+    """
+
+    profile: str
+    n_tokens: int
+    n_slots: int
+    lookups: int
+    counted: int
+    rows: int
+
+
+def touched_at_profiles(*, at_most: int = 8192) -> list[Touched]:
+    """Look-ups and touched slots of an update of the ablation model, at each profile with a text.
+
+    Args:
+        at_most: tokens that slots are counted on.
+    """
+    found = []
+    for profile, budget in load_papers()[PAPER].budgets["text"].items():
+        config, training = trunk(MODELS[BASE], budget), budget["training"]
+        memory, n_tokens = config.memory, training["n_rows"] * training["block"]
+        counted = min(n_tokens, at_most)
+        sizes = {"topk": memory.topk, "key_dim": memory.key_dim, "n_heads": memory.n_heads}
+        rows = touched_rows(memory.n_keys, counted, d_model=config.d_model, **sizes)
+        lookups = n_tokens * memory.n_heads * memory.topk
+        found.append(Touched(profile, n_tokens, memory.n_keys**2, lookups, counted, rows))
+    return found
 
 
 # --- what a model costs to run -------------------------------------------------------------------------------

@@ -267,7 +267,9 @@ def memorising(groups: Mapping[str, Seeds]) -> Figure | None:
 def stored(
     by_slots: Mapping[str, Mapping[float, Seeds]], levels: Mapping[str, Seeds], *, trunk: Seeds
 ) -> Figure | None:
-    """Bits stored of a table of facts over the number of slots, with what theory and models without memory say.
+    """Bits stored of a table of facts over the number of slots, beside a fact in every slot and models without memory.
+
+    A fact in every slot is the simplest use of a memory, drawn to compare with; it is no capacity.
 
     Args:
         by_slots: by kind of keys, then by slots.
@@ -307,7 +309,7 @@ def _thousand_bits(record: Record) -> float:
 
 
 def capacity(series: Mapping[str, Mapping[float, Seeds]]) -> Figure | None:
-    """Bits stored over bits to be stored: whoever stores all lies on the diagonal."""
+    """Bits stored over bits to be stored: whoever stores all lies on the diagonal, which goes beyond the marks."""
     found = {name: {x: seeds for x, seeds in groups.items() if seeds} for name, groups in series.items()}
     if all(map(_empty, found.values())):
         return None
@@ -316,7 +318,7 @@ def capacity(series: Mapping[str, Mapping[float, Seeds]]) -> Figure | None:
         by_bits = {seeds[0].metric("table_bits") / 1000: seeds for seeds in groups.values()}
         _points(axes, by_bits, _thousand_bits, color=colour, marker=marker, label=name)
     there = [seeds[0].metric("table_bits") / 1000 for groups in found.values() for seeds in groups.values()]
-    line = [min(there), max(there)]
+    line = [min(there) / 2, 2 * max(there)]  # seen where all records are of one table, too
     axes.plot(line, line, color="black", linewidth=1, label="all of the table")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)

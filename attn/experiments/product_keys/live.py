@@ -20,10 +20,19 @@ def _stored(run: LiveRun) -> float:
 
 LIVE_FACTS, LAYER = 2048, 2
 WITH, WITHOUT = facts_id(LIVE_FACTS, "keys32"), facts_id(LIVE_FACTS, "none")
-# What a model without memory can be asked too, and what it cannot.
-RECALL = (
-    Band(WITH, "Key-value facts with a memory: share recalled", _metric("recalled"), 0.9, above=True),
-    Band(WITH, "Share of the table's bits that are stored", _stored, 0.8, above=True),
+# What a model without memory is asked too. It has to stay below the level that the other one has to pass, so that the
+# two are told apart: with seeds 0 to 2 the levels lie about half-way between both.
+_ASKED_OF_BOTH = (
+    ("share recalled", _metric("recalled"), 0.95),
+    ("share of the table's bits that are stored", _stored, 0.88),
+)
+RECALL = tuple(
+    Band(WITH, f"Key-value facts with a memory: {asked}", value, level, above=True)
+    for asked, value, level in _ASKED_OF_BOTH
+)
+BASELINE = tuple(
+    Band(WITHOUT, f"The same facts without a memory: {asked}", value, level)
+    for asked, value, level in _ASKED_OF_BOTH
 )
 INSIDE = (
     Band(WITH, "Slots used, percent", _metric(f"usage_layer{LAYER}"), 80, above=True),
@@ -34,6 +43,5 @@ INSIDE = (
         0.999,
         above=True,
     ),
-    Band(WITHOUT, "The same facts without a memory: share recalled", _metric("recalled"), 0.95),
 )
-BANDS = (*RECALL, *INSIDE)
+BANDS = (*RECALL, *BASELINE, *INSIDE)

@@ -1,9 +1,9 @@
-"""What chapter 5 shows as tables and words: counts, baselines, use of the memories, and what slots are read for."""
+"""What chapter 5 shows as tables and words: baselines, use of the memories, and what slots are read for."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from math import log
 from statistics import fmean
@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from attn.data import registry
-from attn.experiments.product_keys.concepts import counted_facts, multiplications, replaced
-from attn.experiments.product_keys.inside import short_list
+from attn.experiments.product_keys.concepts import multiplications
+from attn.experiments.product_keys.counts import memory_parameters
+from attn.experiments.product_keys.inside import LEAST_READS, N_WORDS_SHOWN, short_list
 from attn.experiments.product_keys.runs import (
     BASE,
     JOINED,
@@ -30,6 +31,7 @@ from attn.experiments.product_keys.speeds import listed, time_ratios
 from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity, use
 from attn.experiments.product_keys.texts import OWN
 from attn.experiments.product_keys.workloads import TextRunConfig
+from attn.reproduction.claims import HOLDS, Verdict
 from attn.reproduction.experiment import BOOK_PROFILE, Chapter
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Cell, Grid, Html, linked, plain
@@ -42,23 +44,24 @@ _NOT_TIMED = "The time of a forward pass is not measured yet."
 _NOTHING = Html('<p class="attn-note">No records yet.</p>', "No records yet.")
 
 
-def counted_table() -> Html:
-    """Slots, parameters and search costs at the paper's size: as the facts state them, and as the code counts them."""
-    grid = Grid(plain("At the paper's size"), ["What", "Stated", "Counted here", "Equal"])
-    for item in counted_facts():
-        equal = "✓ yes" if item.stated == item.counted else "✗ no"
-        grid.add([plain(item.what), plain(f"{item.stated:,}"), plain(f"{item.counted:,}"), plain(equal)])
-    return grid.render()
+# --- what holds ----------------------------------------------------------------------------------------------------
 
 
-def replaced_words() -> list[str]:
-    """What a memory adds and costs in the place of a feed-forward layer, at the paper's widths, in a sentence each."""
-    return [
-        f"Width {item.d_model:,}: a memory of {item.n_slots:,} slots in the place of a feed-forward layer adds "
-        f"{item.gained:,} parameters, those of the layer taken off, and costs {item.memory:,} multiply-adds a token, "
-        f"{item.memory / item.feed_forward:.2f} times the {item.feed_forward:,} of the layer."
-        for item in replaced()
-    ]
+def holding_words(chapter: Chapter, verdicts: Sequence[Verdict]) -> str:
+    """What the tests that hold are about, a sentence: texts, key-value facts, or what is counted."""
+    about = {
+        claim.id: {chapter.experiment(name).task for name in claim.experiments} for claim in chapter.claims
+    }
+    held = [about[verdict.id] for verdict in verdicts if verdict.verdict == HOLDS]
+    counted = sum(not tasks for tasks in held)
+    facts = sum(tasks == {"facts"} for tasks in held)
+    text = len(held) - counted - facts
+    if not held:
+        return "No test holds yet."
+    return (
+        f"Of the {len(held)} tests that hold, {text or 'none'} {'are' if text > 1 else 'is'} on a text or its "
+        f"perplexity; on key-value facts, a task of ours: {facts}; on what the code counts, without training: {counted}."
+    )
 
 
 # --- models that stand for printed ones ----------------------------------------------------------------------------
@@ -168,6 +171,20 @@ def _sizes(config: TextRunConfig) -> tuple[int, int]:
 
 def _mean(seeds: Seeds, metric: str, form: str) -> str:
     return format(fmean(record.metric(metric) for record in seeds), form) if seeds else BLANK
+
+
+def sweep_words(chapter: Chapter, names: Iterable[str], *, profile: str = BOOK_PROFILE) -> str:
+    """How far parameters and arithmetic of some models differ, a sentence."""
+    names = [name for name in names if profile in chapter.experiment(name).configs]
+    if not names:
+        return f"No such models at profile {profile}."
+    sizes = [_sizes(chapter.experiment(name).config(profile)) for name in names]
+    (few, many), (least, most) = ((min(side), max(side)) for side in zip(*sizes, strict=True))
+    parameters = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    return (
+        f"These models have {parameters} parameters and take {least:,} to {most:,} multiply-adds a token, the dearest "
+        f"{most / least:.2f} times as many as the cheapest."
+    )
 
 
 def cost_words(
@@ -289,9 +306,21 @@ def _words_table(label: str, record: Record, arrays: Mapping[str, np.ndarray]) -
         plain(
             "Counted is, for each head and token, the slot of the highest weight. A dot marks a space before a piece."
         ),
+        plain(_chosen_words(arrays[f"shares_layer{layer}"])),
         linked(f"Words: {title}. Licence: {licence}"),
     ]
     return grid.render()
+
+
+def _chosen_words(shares: np.ndarray) -> str:
+    """How the slots that are shown were chosen, given the shares of their words [S, W]."""
+    whole = int((shares.sum(1) > 1 - 1e-4).sum())
+    return (
+        f"Chosen among slots that were read at least {LEAST_READS} times and for {N_WORDS_SHOWN} words or more: those "
+        f"whose {N_WORDS_SHOWN} most frequent words make up most of their reads, each with another word in front, and "
+        f"of equal ones the lowest numbers. {whole} of the {len(shares)} shown were read for exactly {N_WORDS_SHOWN} "
+        "words; more slots may have been, and slots read for fewer are not shown at all."
+    )
 
 
 def _word(piece: str) -> str:
@@ -322,8 +351,8 @@ def facts_words(records: Mapping[str, Seeds]) -> list[str]:
             stored, table = (fmean(r.metric(name) for r in seeds) for name in ("stored_bits", "table_bits"))
             parameters = fmean(r.data["run"]["parameters"] for r in seeds)
             lines.append(
-                f"{label}: {stored / table:.0%} of the table's {table:,.0f} bits, {stored / parameters:.2f} bits a "
-                f"parameter, {fmean(r.metric('recalled') for r in seeds):.0%} of the facts recalled."
+                f"{label}: {stored / table:.1%} of the table's {table:,.0f} bits, {stored / parameters:.2f} bits a "
+                f"parameter, {fmean(r.metric('recalled') for r in seeds):.1%} of the facts recalled."
             )
     return lines or _NONE_YET
 
@@ -334,14 +363,20 @@ def slots_words(by_slots: Mapping[float, Seeds], trunk: Seeds) -> list[str]:
         return _NONE_YET
     alone = fmean(record.metric("stored_bits") for record in trunk)
     table, n_facts = trunk[0].metric("table_bits"), trunk[0].data["config"]["facts"]["n_facts"]
-    parts = [
-        f"{(fmean(record.metric('stored_bits') for record in seeds) - alone) / slots:.1f} with {slots:,}"
+    added = {
+        slots: (
+            fmean(record.metric("stored_bits") for record in seeds) - alone,
+            memory_parameters(seeds[0].data["config"]["model"]),
+        )
         for slots, seeds in by_slots.items()
         if seeds
-    ]
+    }
+    by_slot = ", ".join(f"{bits / slots:.1f} with {slots:,}" for slots, (bits, _) in added.items())
+    by_parameter = ", ".join(f"{bits / own:.2f} with {slots:,}" for slots, (bits, own) in added.items())
     return [
         f"Without a memory, the model stores {alone:,.0f} of the table's {table:,.0f} bits. Bits that a slot adds to "
-        f"that: {', '.join(parts)} slots; a fact has {table / n_facts:g}."
+        f"that: {by_slot} slots; a fact has {table / n_facts:g}.",
+        f"The same bits for each parameter of the memory alone, its values, sub-keys and queries: {by_parameter} slots.",
     ]
 
 

@@ -308,6 +308,17 @@ def facts_sizes(n_facts: int, kind: str, *, profile: str = BOOK_PROFILE) -> tupl
     return tuple(sorted(int(size) for size in sizes if size.isdigit()))
 
 
+def facts_swept(profile: str = BOOK_PROFILE) -> str:
+    """The model with a memory that a profile trains with the most numbers of facts."""
+    models = [m for its in _FACTS.budgets["facts"][profile]["models"].values() for m in its]
+    return max((m for m in models if m.startswith("keys")), key=models.count)
+
+
+def facts_slots(model: str) -> int:
+    """Slots of "keys<n>", "flat<n>" or "keys<n>_no_bn", and those of the memory whose parameters "wide<n>" has."""
+    return int(model.removesuffix("_no_bn")[4:]) ** 2
+
+
 def facts_amounts(model: str, *, profile: str = BOOK_PROFILE) -> tuple[int, ...]:
     """Numbers of facts that a model is trained with."""
     models = _FACTS.budgets["facts"][profile]["models"]
