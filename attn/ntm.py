@@ -10,7 +10,9 @@ A weighting is non-negative and sums to 1 over the N slots.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from functools import wraps
+from inspect import signature, unwrap
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -30,20 +32,59 @@ WEIGHT_FLOOR = 1e-16
 # Every slot starts at this value: small, so that it hardly shows in a read, and the same in every slot, so
 # that the number of parameters does not depend on the number of slots.
 INITIAL_MEMORY = 1e-6
-# Gain of the initial head weights: heads that differ from the start find their addresses sooner.
-HEAD_GAIN = 1.4
-# Start of strengths and of exponents above 1 before their softplus (so about 2.1): a weighting that is blurred
-# anew at every step would leave nothing to learn a location from.
-HEAD_FOCUS = 2.0
+# How heads start is a choice that the paper leaves open. It was meant for heads to differ from the start, and not to
+# blur their weightings anew at every step, which would leave nothing to learn a location from. On copy it has no
+# measured benefit over Xavier's bounds and zero biases (the facts' deviation head_initialisation).
+HEAD_GAIN = 1.4  # of the initial weights
+HEAD_FOCUS = 2.0  # start of strengths, and of exponents above 1, before their softplus (so about 2.1)
 # Ways to run the loop over time, see `NTM`: those that some tensors hinder, then those that run with any.
 _FAST = {"compiled": compiled, "graph": graphs}
 _PLAIN = {"scan": scan, "loop": None}
 PATHS = ("auto", *_FAST, *_PLAIN)
 
 
+# --- What the functions take -----------------------------------------------------------------------------
+
+_DIMENSIONS = dict(B="batch", R="heads", W="heads", H="heads", N="slots", D="width", S="shifts")
+
+
+def _check_shapes(tensors: Mapping[str, Any], shapes: Mapping[str, str]) -> None:
+    """Refuse what is no floating-point tensor of its shape: a letter a dimension, of one size throughout a call."""
+    known: dict[str, int] = {}
+    for name, letters in shapes.items():
+        if name not in tensors:  # Python says that an argument is missing
+            continue
+        tensor = tensors[name]
+        is_real = isinstance(tensor, Tensor) and tensor.is_floating_point()
+        sizes = tuple(tensor.shape) if is_real else ()
+        fits = len(sizes) == len(letters)
+        if not fits or any(known.get(a, n) != n for a, n in zip(letters, sizes, strict=True)):
+            wanted = ", ".join(str(known.get(letter, _DIMENSIONS[letter])) for letter in letters)
+            found = list(sizes) if is_real else getattr(tensor, "dtype", type(tensor).__name__)
+            raise ValueError(f"{name} must be a floating-point tensor of shape [{wanted}]; got {found}")
+        known.update(zip(letters, sizes, strict=True))
+
+
+def _takes(**shapes: str) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+    """Checks the tensors of a call, by `_check_shapes`. `unwrap` gives the function without the check."""
+
+    def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        names = tuple(signature(function).parameters)
+
+        @wraps(function)
+        def checked(*tensors: Tensor, **named: Tensor) -> Tensor:
+            _check_shapes(dict(zip(names, tensors, strict=False)) | named, shapes)
+            return function(*tensors, **named)
+
+        return checked
+
+    return decorate
+
+
 # --- Sec. 3.1 and 3.2: reading and writing --------------------------------------------------------------
 
 
+@_takes(memory="BND", weights="BRN")
 def read(memory: Tensor, weights: Tensor) -> Tensor:
     """Read vectors r = sum_i w(i) M(i) (eq. 2).
 
@@ -53,10 +94,14 @@ def read(memory: Tensor, weights: Tensor) -> Tensor:
 
     Returns:
         One vector per head [B, R, D].
+
+    Raises:
+        ValueError: if an argument has another shape, or is no floating-point tensor.
     """
     return torch.bmm(weights, memory)
 
 
+@_takes(memory="BND", weights="BWN", erase="BWD", add="BWD")
 def write(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
     """Memory after all heads have erased and then all heads have added (eqs. 3 and 4).
 
@@ -68,6 +113,9 @@ def write(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor
 
     Returns:
         The new memory [B, N, D].
+
+    Raises:
+        ValueError: if an argument has another shape, or is no floating-point tensor.
     """
     for head in range(weights.shape[1]):
         # M - M * (w e^T): the rank-one product and the update are the only tensors of the memory's size
@@ -79,6 +127,7 @@ def write(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor
 # --- Sec. 3.3: addressing --------------------------------------------------------------------------------
 
 
+@_takes(memory="BND", key="BHD", strength="BH")
 def content_weights(memory: Tensor, key: Tensor, strength: Tensor) -> Tensor:
     """Softmax over slots of strength times cosine similarity (eqs. 5 and 6).
 
@@ -89,6 +138,9 @@ def content_weights(memory: Tensor, key: Tensor, strength: Tensor) -> Tensor:
 
     Returns:
         Weightings [B, H, N].
+
+    Raises:
+        ValueError: if an argument has another shape, or is no floating-point tensor.
     """
     memory_norm = (memory.square().sum(-1) + NORM_EPS).rsqrt()  # [B, N], inverse norms
     key_norm = (key.square().sum(-1) + NORM_EPS).rsqrt()  # [B, H]
@@ -96,6 +148,7 @@ def content_weights(memory: Tensor, key: Tensor, strength: Tensor) -> Tensor:
     return torch.softmax(dot * (strength * key_norm).unsqueeze(-1) * memory_norm.unsqueeze(1), dim=-1)
 
 
+@_takes(content="BHN", previous="BHN", gate="BH")
 def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
     """Gate 1 takes the content weighting, gate 0 keeps the previous one (eq. 7).
 
@@ -106,10 +159,14 @@ def interpolate(content: Tensor, previous: Tensor, gate: Tensor) -> Tensor:
 
     Returns:
         Weightings [B, H, N].
+
+    Raises:
+        ValueError: if an argument has another shape, or is no floating-point tensor.
     """
     return torch.lerp(previous, content, gate.unsqueeze(-1))
 
 
+@_takes(weights="BHN", shift="BHS")
 def circular_shift(weights: Tensor, shift: Tensor) -> Tensor:
     """Circular convolution of each weighting with its shift distribution (eq. 8).
 
@@ -121,7 +178,7 @@ def circular_shift(weights: Tensor, shift: Tensor) -> Tensor:
         Weightings [B, H, N]: slot i receives sum_o shift(o) weights(i - o mod N).
 
     Raises:
-        ValueError: if S is even or wider than the memory.
+        ValueError: if S is even or wider than the memory, an argument has another shape, or is no floating-point tensor.
     """
     n_slots, n_shifts = weights.shape[-1], shift.shape[-1]
     if n_shifts % 2 == 0 or n_shifts > n_slots:
@@ -136,6 +193,7 @@ def circular_shift(weights: Tensor, shift: Tensor) -> Tensor:
     return torch.matmul(windows, shift.flip(-1).unsqueeze(-1)).squeeze(-1)
 
 
+@_takes(weights="BHN", exponent="BH")
 def sharpen(weights: Tensor, exponent: Tensor) -> Tensor:
     """Raise to a power and normalise (eq. 9), computed on logarithms so that no power underflows.
 
@@ -145,6 +203,9 @@ def sharpen(weights: Tensor, exponent: Tensor) -> Tensor:
 
     Returns:
         Weightings [B, H, N].
+
+    Raises:
+        ValueError: if an argument has another shape, or is no floating-point tensor.
     """
     return torch.softmax(exponent.unsqueeze(-1) * weights.clamp_min(WEIGHT_FLOOR).log(), dim=-1)
 
@@ -171,10 +232,29 @@ def address(memory: Tensor, previous: Tensor, heads: HeadOutputs) -> Tensor:
 
     Returns:
         New weightings [B, H, N].
+
+    Raises:
+        ValueError: if `heads` is something else, or a tensor has another shape or no floating-point numbers.
     """
-    content = content_weights(memory, heads.key, heads.strength)
-    gated = interpolate(content, previous, heads.gate)
-    return sharpen(circular_shift(gated, heads.shift), heads.exponent)
+    if not isinstance(heads, HeadOutputs):
+        raise ValueError(f"heads must be HeadOutputs; got {type(heads).__name__}")
+    _check_shapes({"memory": memory, "previous": previous, **heads._asdict()}, _ADDRESSED)
+    return _address(memory, previous, heads)
+
+
+_ADDRESSED = dict(
+    memory="BND", previous="BHN", key="BHD", strength="BH", gate="BH", shift="BHS", exponent="BH"
+)
+# What a step of the machine calls: the same without the checks, which the machine makes once a sequence.
+_read, _write, _content_weights, _interpolate, _circular_shift, _sharpen = map(
+    unwrap, (read, write, content_weights, interpolate, circular_shift, sharpen)
+)
+
+
+def _address(memory: Tensor, previous: Tensor, heads: HeadOutputs) -> Tensor:
+    content = _content_weights(memory, heads.key, heads.strength)
+    gated = _interpolate(content, previous, heads.gate)
+    return _sharpen(_circular_shift(gated, heads.shift), heads.exponent)
 
 
 # --- Modules ---------------------------------------------------------------------------------------------
@@ -191,6 +271,9 @@ def _check_positive(**sizes: int) -> None:
 
 
 def _check_inputs(inputs: Tensor, n_inputs: int) -> None:
+    if not isinstance(inputs, Tensor) or inputs.is_complex():
+        found = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(f"inputs must be a tensor of real numbers [batch, time, {n_inputs}]; got {found}")
     if inputs.dim() != 3 or inputs.shape[-1] != n_inputs:
         raise ValueError(f"inputs must have shape [batch, time, {n_inputs}]; got {list(inputs.shape)}")
     if not inputs.shape[0] or not inputs.shape[1]:
@@ -399,7 +482,8 @@ class NTM(nn.Module):
             again on small batches, for float32 or float64 on a CPU; the first sequence waits for the compiler
             for some seconds, once a machine.
             "graph": the same function on a GPU, whose whole sequence is launched at once as a CUDA graph
-            (`attn.kernels.ntm_graphs`); each length and batch size is recorded on first use.
+            (`attn.kernels.ntm_graphs`); each length and batch size is recorded on first use. It has not been run on a
+            GPU yet: no record was made with it, and the tests put a stand-in in the place of the recording.
             "auto": "compiled" or "graph" where it can run, else "scan".
 
     Raises:
@@ -491,9 +575,9 @@ class NTM(nn.Module):
         """One time step: controller output [B, C], what the heads emitted, and the new state."""
         hidden, controller = self.controller.step(projected, state.reads, state.controller)
         heads = self.heads(hidden)
-        weights = address(state.memory, state.weights, heads)
-        memory = write(state.memory, weights[:, self.n_read_heads :], heads.erase, heads.add)
-        reads = read(memory, weights[:, : self.n_read_heads]).flatten(1)
+        weights = _address(state.memory, state.weights, heads)
+        memory = _write(state.memory, weights[:, self.n_read_heads :], heads.erase, heads.add)
+        reads = _read(memory, weights[:, : self.n_read_heads]).flatten(1)
         return hidden, heads, NTMState(controller, reads, weights, memory)
 
     def forward(
@@ -502,17 +586,19 @@ class NTM(nn.Module):
         """Run over a batch of sequences.
 
         Args:
-            inputs: [B, T, n_inputs]; shorter sequences are padded at the end, where the causal recurrence
-                cannot touch the outputs before.
+            inputs: [B, T, n_inputs], of any real dtype; shorter sequences are padded at the end, where the causal
+                recurrence cannot touch the outputs before.
             state: carried from an earlier call, or None for `initial_state`.
             trace: also return what happened inside (needs T times the memory).
 
         Returns:
-            Logits [B, T, n_outputs], the final state, and with `trace` an `NTMTrace`.
+            Logits [B, T, n_outputs], the final state, and with `trace` an `NTMTrace`. All of them run to the last step
+            for every sequence: the logits of a shorter one's padding are for the loss to leave out, and its final state
+            has run through the padding. Give it alone, unpadded, to carry its state on.
 
         Raises:
-            ValueError: if `inputs` or `state` has another shape, the weights are float16, or "compiled" or "graph" is
-                asked for and cannot run.
+            ValueError: if `inputs` or `state` has another shape, `inputs` is not of real numbers, the weights are
+                float16, or "compiled" or "graph" is asked for and cannot run.
         """
         _check_inputs(inputs, self.n_inputs)
         dtype = self.output.weight.dtype
@@ -606,17 +692,17 @@ class LSTMBaseline(nn.Module):
         """Run over a batch of sequences.
 
         Args:
-            inputs: [B, T, n_inputs].
+            inputs: [B, T, n_inputs], of any real dtype.
             state: hidden and cell state of every layer, alternating, each [1, B, C]; None for the learned start.
 
         Returns:
             Logits [B, T, n_outputs] and the final state.
 
         Raises:
-            ValueError: if `inputs` or `state` has another shape.
+            ValueError: if `inputs` or `state` has another shape, or `inputs` is not of real numbers.
         """
         _check_inputs(inputs, self.n_inputs)
-        batch = inputs.shape[0]
+        batch, inputs = inputs.shape[0], inputs.to(self.output.weight.dtype)
         if state is None:
             state = tuple(s.expand(1, batch, -1).contiguous() for layer in self.initial for s in layer)
         elif not isinstance(state, tuple):

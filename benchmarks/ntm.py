@@ -3,7 +3,11 @@
 One call is a whole training step: forward, backward, clipping and Graves's RMSprop, at the paper's sizes (LSTM
 controller of 100 units, memory of 128 x 20, one head of each kind) on sequences of 10 vectors. Each row also says what a
 step holds at its peak. The package index has no Neural Turing Machine to compare with: under that name and its
-abbreviations are other things, and `dnc`, the nearest, is the later machine with its own addressing.
+abbreviations are other things, and `dnc`, the nearest, is the later machine with its own addressing. So the figures to
+reach are set against a version of our own that loops over the batch, as widely read code does; the batched version
+"per step" is faster from a batch of 16 on, and the chapter says which figures would not be reached against it. A
+sequence of a batch of 64 is to cost ten times less than one alone on a GPU: that compares two rows, which a `Goal` does
+not, so the chapter computes it from their rates (`attn.experiments.ntm.speeds`).
 """
 
 from collections.abc import Callable, Mapping

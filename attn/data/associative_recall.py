@@ -47,7 +47,7 @@ class AssociativeRecallTask(EpisodicTask):
 
     @property
     def n_vectors(self) -> int:
-        """Most items to remember in an episode: a model may keep one vector for each."""
+        """Most items to remember in an episode: the vectors of an item may share a slot."""
         return self.max_items
 
     @property

@@ -54,6 +54,16 @@ def check_range(name: str, low: int, high: int, least: int = 1) -> None:
         )
 
 
+def is_real(values: object) -> bool:
+    """Whether these are a tensor of real numbers, or of booleans."""
+    return isinstance(values, Tensor) and not values.is_complex()
+
+
+def kind_of(values: object) -> str:
+    """What a message says of something that is of the wrong kind: a tensor's dtype, or the type."""
+    return str(values.dtype) if isinstance(values, Tensor) else type(values).__name__
+
+
 def check_bits(bits: Tensor, *shape: int | str) -> Tensor:
     """The bits as floats, checked.
 
@@ -62,14 +72,16 @@ def check_bits(bits: Tensor, *shape: int | str) -> Tensor:
         shape: wanted sizes, names where any size of at least 1 will do.
 
     Raises:
-        ValueError: if `bits` has another shape or holds another value than 0 or 1.
+        ValueError: if `bits` is no tensor of real numbers, has another shape or holds another value than 0 or 1.
     """
+    wanted = ", ".join(map(str, shape))
+    if not is_real(bits):
+        raise ValueError(f"bits must be a tensor of real numbers [{wanted}]; got {kind_of(bits)}")
     fits = bits.dim() == len(shape) and all(
         size >= 1 if isinstance(want, str) else size == want
         for size, want in zip(bits.shape, shape, strict=True)
     )
     if not fits:
-        wanted = ", ".join(map(str, shape))
         raise ValueError(f"bits must have shape [{wanted}]; got {list(bits.shape)}")
     foreign = bits[(bits != 0) & (bits != 1)]
     if foreign.numel():
@@ -81,8 +93,12 @@ def check_indices(name: str, values: Tensor, count: int, low: int, high: int) ->
     """The values as int64, checked.
 
     Raises:
-        ValueError: unless there are `count` whole numbers from `low` to `high`.
+        ValueError: unless they are a tensor of `count` whole numbers from `low` to `high`.
     """
+    if not isinstance(values, Tensor):
+        raise ValueError(
+            f"{name} must be a tensor of {count} whole numbers from {low} to {high}; got {type(values).__name__}"
+        )
     whole = not (values.is_floating_point() or values.is_complex() or values.dtype == torch.bool)
     if not whole or values.shape != (count,) or not bool(((values >= low) & (values <= high)).all()):
         raise ValueError(
@@ -134,7 +150,7 @@ class EpisodicTask(ABC):
     @property
     @abstractmethod
     def n_vectors(self) -> int:
-        """Most vectors to remember in an episode: a model may keep a slot for each."""
+        """Most things to remember in an episode, vectors or items of them: a model may keep a slot for each."""
 
     @property
     def size_ranges(self) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attn.data.episodic import Episodes, EpisodicTask, check_bits, check_count, draw_bits
+from attn.data.episodic import Episodes, EpisodicTask, check_bits, check_count, draw_bits, is_real, kind_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,8 @@ class PrioritySortTask(EpisodicTask):
             ValueError: if `bits` holds another value than 0 or 1, a shape is another, or a priority is out of range.
         """
         bits = check_bits(bits, "batch", self.n_shown, self.n_bits)
+        if not is_real(priorities):
+            raise ValueError(f"priorities must be a tensor of real numbers; got {kind_of(priorities)}")
         if priorities.shape != bits.shape[:2]:
             raise ValueError(
                 f"priorities must have shape {list(bits.shape[:2])}; got {list(priorities.shape)}"

@@ -99,7 +99,8 @@ def judge(
             return _judge_pairs(claim, common, profile, by_seed, paper, is_stale)
         if best is None or len(by_seed) > best[1]:
             best = (profile, len(by_seed))
-    reason = f"needs {claim.seeds_needed} seeds of {' and '.join(claim.experiments)}; at most {best[1]} are recorded"
+    there = f"at most {best[1]} are recorded" if best[1] else "no seed has all of them recorded yet"
+    reason = f"needs {claim.seeds_needed} seeds of {' and '.join(claim.experiments)}; {there}"
     return Verdict(**common, verdict=NOT_TESTED, seeds=best[1], reason=reason)
 
 

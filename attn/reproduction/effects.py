@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 
@@ -28,13 +29,18 @@ def effect_text(effect: Effect, records: Callable[[str, str], Sequence[Record]])
 
 
 def _side(effect: Effect, records: Sequence[Record]) -> str:
-    """Median and range over seeds; seeds without a value are counted."""
-    found = sorted(value for record in records if (value := effect.value(record)) is not None)
+    """Median and range over seeds; a seed that did not come so far has an infinite value, and is counted."""
+    values = [effect.value(record) for record in records]
+    found = sorted(value for value in values if value is not None)
+    missing, seeds = len(values) - len(found), _seeds(len(values))
     if not found:
-        return f"reached by none of {_seeds(len(records))}"
-    span = f", {_number(found[0])} to {_number(found[-1])}" if len(found) > 1 else ""
-    missing = f", not reached by {len(records) - len(found)}" if len(found) < len(records) else ""
-    return f"{_number(statistics.median(found))} {effect.unit} ({_seeds(len(records))}{span}{missing})"
+        return f"reached by none of {seeds}"
+    middle = statistics.median([*found, *[math.inf] * missing])
+    span = f"{_number(found[0])} to {_number(found[-1])}" if len(found) > 1 else _number(found[0])
+    if math.isinf(middle):
+        return f"reached by {len(found)} of {seeds} ({span} {effect.unit})"
+    rest = f", {span}" * (len(values) > 1) + f", not reached by {missing}" * bool(missing)
+    return f"{_number(middle)} {effect.unit} ({seeds}{rest})"
 
 
 def _seeds(count: int) -> str:

@@ -401,6 +401,23 @@ def test_the_first_foreign_bit_is_quoted_as_it_was_given():
         check_bits(torch.tensor([[0, 7, 3]]), "batch", 3)
 
 
+def test_bits_and_lengths_must_be_tensors_of_real_numbers():
+    task = CopyTask(n_bits=2)
+    for bits, found in (
+        ([[[0, 1]]], "list"),
+        (None, "NoneType"),
+        (torch.zeros(1, 1, 2) + 0j, "torch.complex64"),
+    ):
+        with pytest.raises(ValueError) as error:
+            task.episodes(bits, torch.tensor([1]))
+        assert str(error.value) == f"bits must be a tensor of real numbers [batch, length, 2]; got {found}"
+    with pytest.raises(ValueError) as error:
+        task.episodes(torch.zeros(1, 3, 2), [3])
+    assert str(error.value) == "lengths must be a tensor of 1 whole numbers from 1 to 3; got list"
+    with pytest.raises(ValueError, match="lengths must hold 1 whole numbers from 1 to 3"):
+        task.episodes(torch.zeros(1, 3, 2), torch.tensor([3 + 0j]))
+
+
 @pytest.mark.parametrize("lengths", [[3, 4], [0, 3], [-1, 3], [3], [1, 2, 3], [[1, 2]]])
 def test_lengths_must_fit_the_vectors(lengths):
     with pytest.raises(ValueError) as error:

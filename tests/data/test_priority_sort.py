@@ -133,6 +133,13 @@ def test_bits_must_be_0_or_1():
         SMALL.episodes(bits, torch.zeros(1, 6))
 
 
+def test_priorities_must_be_a_tensor_of_real_numbers():
+    for priorities, found in (([[0.0] * 6], "list"), (torch.zeros(1, 6) + 0j, "torch.complex64")):
+        with pytest.raises(ValueError) as error:
+            SMALL.episodes(torch.zeros(1, 6, 3), priorities)
+        assert str(error.value) == f"priorities must be a tensor of real numbers; got {found}"
+
+
 @pytest.mark.parametrize("shape", [(2,), (2, 5), (1, 6), (2, 6, 1)])
 def test_priorities_must_have_the_right_shape(shape):
     with pytest.raises(ValueError) as error:

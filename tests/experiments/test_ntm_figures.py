@@ -155,6 +155,17 @@ def test_n_grams_have_their_levels_and_nobody_solves_them():
     assert 120 < low < 132.5 and 160.25 < high < 200
 
 
+@pytest.mark.parametrize(
+    ("start", "words"), [(200, "cut off above: 2 of 3 runs, up to 201 bits"), (150, None)]
+)
+def test_costs_that_the_axis_cuts_off_are_counted(start, words):
+    made = [run("ngrams/lstm", seed, costs=(start + seed, 140), metrics=LEVELS) for seed in range(2)]
+    low = run("ngrams/ntm_lstm", costs=(150, 140), metrics=LEVELS)
+    drawing = figures.curves("ngrams", {"lstm": made, "ntm_lstm": [low]}, printed("ngrams"))
+    found = [text for text in texts(drawing) if "cut off" in text]
+    assert found == ([words] if words else [])
+
+
 def test_a_cost_of_zero_is_drawn_on_a_logarithmic_axis():
     drawing = figures.curves("copy", {"lstm": [run(costs=(9, 0))]}, printed("copy"))
     assert drawing.axes[0].lines[0].get_ydata().min() > 0 and "this, or less" in legend(drawing), (
@@ -209,7 +220,7 @@ def medians(axes, kind):
 def test_generalisation_has_a_mark_a_seed():
     (axes,) = figures.generalisation({"ntm_lstm": GOOD, "ntm_ff": [], "lstm": POOR}, LENGTHS, longest=20).axes
     assert {x: len(values) for x, values in points(axes, "lstm").items()} == dict.fromkeys(LENGTHS, 5)
-    expected = [1.02 * cost for cost in (1e-4, 1e-4, 2e-4, 1e-3, 0.1)]
+    expected = [1.02 * cost for cost in (1e-4, 1e-4, 2e-4, 1e-3, 0.05)]
     assert medians(axes, "ntm_lstm") == pytest.approx(expected)
     seeds_ = [line for line in axes.lines if line.get_marker() == "o" and line.get_color() == COLOURS["lstm"]]
     assert len(seeds_) == 5 and all(line.get_linestyle() == "-" for line in seeds_), (
@@ -350,12 +361,14 @@ def sort_trace(place, n_heads=2):
     write[:, :-1, 5] = read[:, :-1, 5] = 1  # the other heads rest
     write[np.arange(20), -1, np.round(place(priorities)).astype(int) % 128] = 1
     read[np.arange(20, 36), -1, (120 + np.arange(16)) % 128] = 1
-    return {"trace_inputs": inputs, "trace_write_weights": write, "trace_read_weights": read}
+    vectors = generator.uniform(-1, 1, (36, n_heads, 2))
+    return {"trace_inputs": inputs, "trace_write_weights": write, "trace_read_weights": read, "trace_add": vectors,
+            "trace_reads": -vectors, "trace_memory": generator.uniform(-1, 1, (128, 2))}  # fmt: skip
 
 
 def test_sorting_orders_vectors_and_finds_the_line(keep):
     drawing = inside.sorting([keep(run(), sort_trace(lambda p: 128 - 9 * p))])
-    write, read, places = drawing.axes
+    write, read, places, *_ = drawing.axes
     assert write.get_title() == "write weighting, head 2" and read.get_title() == "read weighting, head 2"
     rows = images(drawing)[0].argmax(axis=0)
     assert rows.shape == (20,) and (np.diff(rows) >= 0).all() and rows[-1] > rows[0], "the highest first"
@@ -371,10 +384,24 @@ def test_sorting_orders_vectors_and_finds_the_line(keep):
     )
 
 
+def test_sorting_shows_what_the_heads_add_and_read_and_the_memory_in_the_same_slots(keep):
+    trace = sort_trace(lambda p: 128 - 9 * p)
+    axes = inside.sorting([keep(run(), trace)]).axes
+    write, memory, add, read = axes[0], axes[3], axes[4], axes[5]
+    order = np.argsort(-trace["trace_inputs"][:20, -1], kind="stable")
+    np.testing.assert_allclose(add.images[0].get_array(), trace["trace_add"][:20, 1][order].T, atol=1e-3)
+    np.testing.assert_allclose(read.images[0].get_array(), trace["trace_reads"][20:, 1].T, atol=1e-3)
+    assert add.get_title() == "add vectors, head 2" and read.get_title() == "read vectors, head 2"
+    first, last = int(write.get_ylim()[1] + 0.5), int(write.get_ylim()[0] - 0.5)
+    assert memory.get_ylim() == write.get_ylim() and first < 0
+    rows = trace["trace_memory"][np.arange(first, last + 1) % 128]
+    np.testing.assert_allclose(memory.images[0].get_array(), rows, atol=1e-3)
+
+
 def test_sorting_shows_the_heads_that_belong_together(keep):
     trace = sort_trace(lambda p: 120 + np.argsort(np.argsort(-p)))  # one slot after another, and read so
     swapped = trace | {"trace_write_weights": trace["trace_write_weights"][:, ::-1]}
-    write, read, _ = inside.sorting([keep(run(), swapped)]).axes
+    write, read, *_ = inside.sorting([keep(run(), swapped)]).axes
     assert write.get_title() == "write weighting, head 1" and read.get_title() == "read weighting, head 2"
     pair = inside.finding_pair(trace)
     assert (pair.writer, pair.reader, pair.due) == (1, 1, 1.0) and pair.any == 1 / 20 and pair.reached == 0
@@ -441,7 +468,7 @@ def test_a_weighting_spread_thin_gets_shades_of_its_own(keep):
     assert first == 0 and cut(spread).shape == (10, 20), "not the few slots of the start"
     trace = sort_trace(lambda p: 9 * p, n_heads=1)
     even = np.full_like(trace["trace_write_weights"], 1 / 128)
-    write, read, _ = inside.sorting([keep(run(), trace | {"trace_write_weights": even})]).axes
+    write, read, *_ = inside.sorting([keep(run(), trace | {"trace_write_weights": even})]).axes
     assert write.get_title() == "write weighting\n(black: 0.016 or more)" and write.images[0].get_clim() == (
         0,
         2 / 128,

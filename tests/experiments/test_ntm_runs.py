@@ -248,8 +248,8 @@ def test_an_ntm_needs_a_slot_for_each_vector_of_an_episode(task, longest):
         with pytest.raises(ValueError) as error:
             config(kind, longest - 1)
         assert str(error.value) == (
-            f"n_slots must be at least {longest}, a slot for each vector of the longest episode in training, test or "
-            f"trace; got {longest - 1}"
+            f"n_slots must be at least {longest}, a slot for each vector or item of the longest episode in training, "
+            f"test or trace; got {longest - 1}"
         )
         assert config(kind, longest).model.n_slots == longest
     assert config("lstm", 1).model.n_slots == 1, "the LSTM has none"
@@ -261,6 +261,23 @@ def test_training_and_test_count_for_the_slots_alike():
         with pytest.raises(ValueError, match="n_slots must be at least 7"):
             tiny("ntm_lstm", model=model, **changes)
     assert tiny("ntm_ff", "ngrams", model=replace(model, n_slots=3)).model.n_slots == 3, "nothing to keep"
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "count"),
+    [
+        ("copy", (5, 5), 1), ("copy", (), 1), ("copy", (0,), 1), ("copy", (2.0,), 1), ("copy", 5, 1), ("repeat_copy", (3,), 2),
+        ("associative", (2, 2), 1), ("ngrams", (4,), 0), ("priority_sort", (4,), 0),
+    ],
+)  # fmt: skip
+def test_a_size_that_the_task_cannot_draw_is_refused_before_training(task, size, count):
+    for name, changes in (("test_sizes", {"test_sizes": (size,)}), ("trace_size", {"trace_size": size})):
+        with pytest.raises(ValueError) as error:
+            tiny("lstm", task, **changes)
+        drawn_by = type(tiny("lstm", task).task).__name__
+        assert str(error.value) == (
+            f"{name} must hold sizes of {count} whole numbers of at least 1, as {drawn_by} draws; got {size!r}"
+        )
 
 
 # --- data of a workload --------------------------------------------------------------------------------------

@@ -331,12 +331,31 @@ def test_effects_compare_experiments_that_there_are():
     variants = {task.id: task.of for task in VARIANTS}
     for effect in EFFECTS:
         assert {effect.ours, effect.undone} <= ids
-        assert variants[effect.undone.split("/")[0]] == effect.ours.split("/")[0]
+        ours, undone = (name.split("/")[0] for name in (effect.ours, effect.undone))
+        assert variants[undone] == variants.get(ours, ours)
         assert effect.deviation in {item.id for item in PAPER.deviations}
     assert CHAPTER.effects == EFFECTS
 
 
-@pytest.mark.parametrize("effect", EFFECTS, ids=lambda effect: f"{effect.deviation}-{effect.ours}")
+def test_one_sequence_an_update_is_compared_at_one_rate():
+    """And with our rate beside it, where the two sides say that they differ in that too."""
+    configs = {e.id: e.configs["cpu"] for e in EXPERIMENTS if "cpu" in e.configs}
+    effects = [effect for effect in EFFECTS if effect.deviation == "batch"]
+    for effect in effects:
+        ours, undone = (configs[name].training for name in (effect.ours, effect.undone))
+        assert ours.batch_size > undone.batch_size == 1
+        assert (ours.lr == undone.lr) == effect.measure.endswith(", both at the paper's rate")
+        assert (ours.lr != undone.lr) == effect.otherwise.endswith(" and the paper's rate")
+    assert {effect.ours for effect in effects} == {
+        "copy_printed_rate/ntm_lstm",
+        "copy/ntm_lstm",
+        "associative/ntm_lstm",
+    }
+
+
+@pytest.mark.parametrize(
+    "effect", EFFECTS, ids=lambda effect: f"{effect.deviation}-{effect.ours}-{effect.undone}"
+)
 def test_effects_are_read_off_learning_curves(effect):
     run = run_of(effect.ours, costs=(10, 0))
     assert effect.value(run) == (pytest.approx(5.2) if effect.unit == "bits per sequence" else None)

@@ -819,6 +819,146 @@ def test_bfloat16_works(path):
     assert all(bool(parameter.grad.isfinite().all()) for parameter in model.parameters())
 
 
+# What each function takes, by the letters of its docstring; every letter has another size.
+TAKES = {
+    read: dict(memory="BND", weights="BRN"),
+    write: dict(memory="BND", weights="BWN", erase="BWD", add="BWD"),
+    content_weights: dict(memory="BND", key="BHD", strength="BH"),
+    interpolate: dict(content="BHN", previous="BHN", gate="BH"),
+    circular_shift: dict(weights="BHN", shift="BHS"),
+    sharpen: dict(weights="BHN", exponent="BH"),
+}
+SIZES = dict(B=2, R=4, W=4, H=4, N=6, D=5, S=3)
+arguments = pytest.mark.parametrize(
+    ("function", "name"),
+    [(function, name) for function, shapes in TAKES.items() for name in shapes],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+
+
+def taken(function):
+    """Arguments that the function takes, by name."""
+    return {
+        name: torch.ones([SIZES[letter] for letter in letters]) for name, letters in TAKES[function].items()
+    }
+
+
+def refused(function, values, name, *parts):
+    """The message says which argument is wrong; positions and names of arguments make no difference."""
+    for call in (lambda: function(**values), lambda: function(*values.values())):
+        with pytest.raises(ValueError) as error:
+            call()
+        assert_one_sentence(error, f"{name} must be a floating-point tensor of shape [", *parts)
+
+
+@arguments
+def test_functions_refuse_other_shapes(function, name):
+    given, shapes = taken(function), TAKES[function]
+    function(**given)
+    shape, before = list(given[name].shape), list(shapes)[: list(shapes).index(name)]
+    for axis, letter in enumerate(shapes[name]):
+        if any(letter in shapes[other] for other in before):  # else it is a later argument that does not fit
+            longer = [n + (i == axis) for i, n in enumerate(shape)]
+            refused(function, given | {name: torch.ones(longer)}, name, str(shape[axis]), f"got {longer}")
+    refused(function, given | {name: torch.ones(shape[1:])}, name, f"got {shape[1:]}")
+    refused(function, given | {name: torch.ones(1, *shape)}, name, f"got {[1, *shape]}")
+
+
+@arguments
+def test_functions_refuse_what_is_no_floating_point_tensor(function, name):
+    given = taken(function)
+    for wrong, found in (
+        (given[name].tolist(), "got list"),
+        (None, "got NoneType"),
+        (given[name].long(), "got torch.int64"),
+        (given[name] + 0j, "got torch.complex64"),
+    ):
+        refused(function, given | {name: wrong}, name, found)
+
+
+def test_nothing_is_broadcast_in_silence():
+    with pytest.raises(ValueError) as error:
+        sharpen(torch.ones(2, 1, 6) / 6, torch.ones(2, 4))
+    assert str(error.value) == "exponent must be a floating-point tensor of shape [2, 1]; got [2, 4]"
+    with pytest.raises(ValueError) as error:
+        content_weights(torch.ones(2, 6, 5), torch.ones(2, 3, 5), torch.ones(2, 1))
+    assert str(error.value) == "strength must be a floating-point tensor of shape [2, 3]; got [2, 1]"
+    with pytest.raises(ValueError) as error:
+        read(torch.ones(6, 5), torch.ones(1, 6))
+    assert (
+        str(error.value)
+        == "memory must be a floating-point tensor of shape [batch, slots, width]; got [6, 5]"
+    )
+
+
+def head_outputs():
+    given = dict(key="BHD", strength="BH", gate="BH", shift="BHS", exponent="BH")
+    made = {name: torch.ones([SIZES[letter] for letter in letters]) for name, letters in given.items()}
+    return HeadOutputs(**made, erase=None, add=None)
+
+
+@pytest.mark.parametrize("name", ["key", "strength", "gate", "shift", "exponent"])
+def test_addressing_names_the_part_of_the_heads_that_does_not_fit(name):
+    memory, previous, heads = torch.ones(2, 6, 5), torch.ones(2, 4, 6), head_outputs()
+    address(memory, previous, heads)
+    shorter = getattr(heads, name)[:, :1]
+    with pytest.raises(ValueError) as error:
+        address(memory, previous, heads._replace(**{name: shorter}))
+    assert_one_sentence(error, f"{name} must be a floating-point tensor of shape [2, 4", "got [2, 1")
+    with pytest.raises(ValueError, match="^previous must be a floating-point tensor of shape"):
+        address(memory, previous[:1], heads)
+    with pytest.raises(ValueError, match="^heads must be HeadOutputs; got tuple$"):
+        address(memory, previous, tuple(heads))
+
+
+def test_missing_and_unknown_arguments_are_python_s_to_tell():
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'weights'"):
+        read(torch.ones(1, 2, 3))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'weight'"):
+        read(torch.ones(1, 2, 3), weight=torch.ones(1, 1, 2))
+
+
+def test_a_step_of_the_machine_makes_no_checks(monkeypatch):
+    """They are made once a call of the machine, on the inputs and the state."""
+    checked = []
+    monkeypatch.setattr("attn.ntm._check_shapes", lambda *tensors: checked.append(tensors))
+    model = small_ntm(path="loop")
+    model(random(2, 3, 4))
+    model(random(2, 3, 4), trace=True)
+    assert not checked
+    read(torch.ones(1, 2, 3), torch.ones(1, 1, 2))
+    assert len(checked) == 1
+
+
+def test_the_functions_compile_in_one_piece():
+    """The checks are no break in a graph of torch.compile."""
+    for function in TAKES:
+        given = taken(function)
+        compiled = torch.compile(function, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(**given), function(**given))
+
+
+@pytest.mark.parametrize("model", [NTM, LSTMBaseline])
+def test_inputs_must_be_a_tensor_of_real_numbers(model):
+    made = model(n_inputs=3, n_outputs=2)
+    complex_inputs = torch.zeros(1, 2, 3, dtype=torch.complex64)
+    for inputs, found in (([[[0.0] * 3]], "list"), (None, "NoneType"), (complex_inputs, "torch.complex64")):
+        with pytest.raises(ValueError) as error:
+            made(inputs)
+        assert str(error.value) == f"inputs must be a tensor of real numbers [batch, time, 3]; got {found}"
+
+
+@pytest.mark.parametrize("model", [NTM, LSTMBaseline])
+def test_inputs_of_any_real_type_are_taken_as_the_weights(model):
+    made = model(n_inputs=3, n_outputs=2)
+    bits = torch.randint(0, 2, (2, 4, 3), generator=torch.Generator().manual_seed(0))
+    expected = made(bits.float())[0]
+    for inputs in (bits, bits.bool(), bits.double(), bits.bfloat16()):
+        found = made(inputs)[0]
+        assert found.dtype == torch.float32 and torch.equal(found, expected)
+    assert made.double()(bits.float())[0].dtype == torch.float64
+
+
 @pytest.mark.parametrize("n_shifts", [2, 4, 7])
 def test_a_shift_distribution_must_be_odd_and_fit(n_shifts):
     with pytest.raises(ValueError) as error:

@@ -145,6 +145,7 @@ def test_too_few_seeds(paper, headline, needed):
 def test_no_record_at_all(paper):
     verdict = judge(order(), paper, [], fresh)
     assert (verdict.verdict, verdict.seeds) == (NOT_TESTED, 0)
+    assert verdict.reason == f"needs 3 seeds of {LINE} and {FLAT}; no seed has all of them recorded yet"
 
 
 def test_without_its_control_a_claim_is_not_tested(paper):

@@ -42,8 +42,25 @@ def test_both_sides_stand_with_median_and_range():
 
 def test_seeds_that_did_not_come_so_far_are_counted():
     text = said(runs("fit/line", [None, 120000.0, 80000.0]), runs("fit_all/line", [None, None]))
-    assert "100,000 metres (3 seeds, 80,000 to 120,000, not reached by 1) here" in text
+    assert "120,000 metres (3 seeds, 80,000 to 120,000, not reached by 1) here" in text
     assert "reached by none of 2 seeds with all points" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([10000.0, 14000.0, None], "14,000 metres (3 seeds, 10,000 to 14,000, not reached by 1) here"),
+        ([None, 0.5, 0.25, 4.0, None], "4 metres (5 seeds, 0.25 to 4, not reached by 2) here"),
+        ([None, 0.5, None], "reached by 1 of 3 seeds (0.5 metres) here"),
+        ([0.5, None, 2.0, None], "reached by 2 of 4 seeds (0.5 to 2 metres) here"),
+        ([0.5, 1.5], "1 metres (2 seeds, 0.5 to 1.5) here"),
+        ([0.5], "0.5 metres (1 seed) here"),
+    ],
+)
+def test_a_seed_that_never_comes_so_far_counts_as_infinite(values, text):
+    assert said(runs("fit/line", values), runs("fit_all/line", [1.0])).startswith(
+        f"error of the fit: {text}, "
+    )
 
 
 def test_the_largest_profile_with_both_sides_counts():

@@ -21,7 +21,10 @@ Kept = Mapping[str, Mapping[str, np.ndarray]]  # arrays of one run, by the name 
 
 
 def copies(records: Records, lengths: Sequence[int]) -> Figure | None:
-    """Targets, and what a typical run of each model answers, for several lengths (the paper's figs. 4 and 5)."""
+    """Targets, and what a typical run of each model answers, for several lengths (the paper's figs. 4 and 5).
+
+    Inputs are not kept apart and not drawn: they are the target's vectors, shown before the answer is due.
+    """
     kept = _kept(records)
     if not kept:
         return None

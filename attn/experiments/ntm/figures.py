@@ -212,8 +212,12 @@ def _reference_levels(axes: Axes, records: Records) -> None:
     free = record.metric("context_free_bits_per_sequence")
     axes.axhline(optimal, color="black", linewidth=1, label=f"optimal estimator ({optimal:.1f})")
     axes.axhline(free, color="black", linewidth=1, linestyle=":", label=f"best without context ({free:.1f})")
-    ends = [record.history[-1]["bits_per_sequence"] for rows in records.values() for record in rows]
-    axes.set_ylim(optimal - 3, 1.03 * max(free, *ends))
+    costs = [[e["bits_per_sequence"] for e in record.history] for rows in records.values() for record in rows]
+    top = 1.03 * max(free, *(run[-1] for run in costs))
+    axes.set_ylim(optimal - 3, top)
+    if outside := [max(run) for run in costs if max(run) > top]:
+        said = f"cut off above: {len(outside)} of {len(costs)} runs, up to {max(outside):.0f} bits"
+        axes.plot([], [], " ", label=said)
 
 
 def _updates_above(axes: Axes, records: Records) -> None:

@@ -120,11 +120,16 @@ def _weightings(row: Sequence[Axes], arrays: Arrays, writer: int, reader: int, s
     window, first = used_slots(write, read)
     _weighting(row[0], write, window, "write weighting" + _head(writer, several), first)
     _weighting(row[1], read, window, "read weighting" + _head(reader, several), first)
+    _memory(row[2], arrays, window, first)
+
+
+def _memory(axes: Axes, arrays: Arrays, window: Window, first: int) -> None:
+    """The memory before the answer, in the slots in use."""
     memory = window(arrays["trace_memory"].T).T
     extent = (-0.5, memory.shape[1] - 0.5, first + len(memory) - 0.5, first - 0.5)
-    row[2].imshow(memory, vmin=-1, vmax=1, cmap=SIGNED_MAP, extent=extent)
-    row[2].set(xticks=[], xlabel="component")
-    row[2].set_title("memory before\nthe answer", fontsize=8)
+    axes.imshow(memory, vmin=-1, vmax=1, cmap=SIGNED_MAP, extent=extent)
+    axes.set(xticks=[], xlabel="component")
+    axes.set_title("memory before\nthe answer", fontsize=8)
 
 
 def _head(index: int, several: bool) -> str:
@@ -191,7 +196,8 @@ def counting(records: Sequence[Record]) -> Figure | None:
     """One n-gram sequence (fig. 15): add vectors and weightings, with marks where two contexts come back.
 
     A model that kept a count for each context in a slot of its own would read this slot whenever the context is there,
-    and write to it a step later, when it knows what followed.
+    and write to it a step later, when it knows what followed. The memory is not drawn: runs keep it as it is before the
+    first answer, and here the first step is one.
     """
     record = best(records)
     if record is None:
@@ -268,8 +274,9 @@ def sorting(records: Sequence[Record]) -> Figure | None:
 
     Of several heads that pair is shown whose reading fits its writing best, see `finding_pair`. Circles in the middle
     are where the vector that is due was written. A model may sort by giving each vector a place that depends on its
-    priority alone, and then reading along. The right panel has place over priority, with the line around the circle of
+    priority alone, and then reading along. The third panel has place over priority, with the line around the circle of
     slots that fits best, if it explains more than half of the spread. Circles and dots are larger for larger weights.
+    Beside them is the memory before the answer, in the same slots; below, what these heads add and read.
     """
     record = best(records)
     if record is None:
@@ -279,19 +286,33 @@ def sorting(records: Sequence[Record]) -> Figure | None:
     pair = finding_pair(arrays)
     write, read = written[:, pair.writer], answers[:, pair.reader]
     window, first = used_slots(write, read)
-    drawing, panels = figure(1, 3, height=3.0, sharey=True)
+    drawing, (panels, below) = figure(2, 4, height=2.3, height_ratios=(3, 1), width_ratios=(1, 1, 1, 0.6))
+    for panel in panels[1:]:
+        panel.sharey(panels[0])
+        panel.tick_params(labelleft=False)
     several = written.shape[1] > 1
     _weighting(panels[0], write[order], window, "write weighting" + _head(pair.writer, several), first)
     _weighting(panels[1], read, window, "read weighting" + _head(pair.reader, several), first)
     due = write[order[: len(answers)]]
     _places(panels[1], np.arange(len(answers)), due, first, facecolors="none", edgecolors=_PAIR[0])
     panels[1].set_ylabel("")
-    panels[0].set_xlabel("vector (1: highest priority)")
-    panels[1].set_xlabel("step of the answer")
-    for panel, count in zip(panels, (len(written), len(answers)), strict=False):
-        panel.set_xticks(range(0, count, 5), range(1, count + 1, 5))
     title = _against_priority(panels[2], priorities, write, first)
     panels[2].set_title(f"where written (seed {record.seed}):\n{title}")
+    _memory(panels[3], arrays, window, first)
+    shown, added, seen = (
+        len(written),
+        arrays["trace_add"][:, pair.writer],
+        arrays["trace_reads"][:, pair.reader],
+    )
+    vectors(below[0], added[:shown][order], "add vectors" + _head(pair.writer, several))
+    vectors(below[1], seen[shown:], "read vectors" + _head(pair.reader, several)).set_ylabel("")
+    below[2].set_axis_off()
+    _scale(below[3], SIGNED_MAP, -1)
+    for row in (panels, below):
+        for panel, count in zip(row, (shown, len(answers)), strict=False):
+            panel.set_xticks(range(0, count, 5), range(1, count + 1, 5))
+    below[0].set_xlabel("vector (1: highest priority)")
+    below[1].set_xlabel("step of the answer")
     return drawing
 
 

@@ -60,7 +60,7 @@ def _why_lstm(row: Row) -> str | None:
     return notes[notes.index("Priority Sort has") :] if row["task"] == "Priority Sort" else None
 
 
-_PATTERNS = (("table1_ntm_ff", "ntm_ff", "ntm_ff_params"), ("table2_ntm_lstm", "ntm_lstm", "ntm_lstm_params"))
+PATTERNS = (("table1_ntm_ff", "ntm_ff", "ntm_ff_params"), ("table2_ntm_lstm", "ntm_lstm", "ntm_lstm_params"))
 
 
 def fitted_rows() -> list[dict[str, Any]]:
@@ -70,18 +70,20 @@ def fitted_rows() -> list[dict[str, Any]]:
     emit, and some values more.
     """
     paper, found = load_papers()[PAPER], []
-    for table, kind, fact in _PATTERNS:
+    for table, kind, fact in PATTERNS:
         rows, pattern = (
             {row["task"]: row for row in paper.table(table).rows},
             paper.exact_fact(fact)["fitted"],
         )
         for case in pattern["rows"]:
             row = rows[case["task"]]
-            count = _by_pattern(kind, numbers(row["controller_size"])[1], pattern, case)
+            size = numbers(row["controller_size"])[1]
+            count = by_pattern(kind, size, pattern, case)
             found.append(
                 {
                     "table": table,
                     "kind": kind,
+                    "size": size,
                     "printed": row["parameters"],
                     "standard": parameters(kind)(row),
                 }
@@ -91,7 +93,8 @@ def fitted_rows() -> list[dict[str, Any]]:
     return found
 
 
-def _by_pattern(kind: str, size: int, pattern: Mapping[str, Any], case: Mapping[str, Any]) -> int:
+def by_pattern(kind: str, size: int, pattern: Mapping[str, Any], case: Mapping[str, Any]) -> int:
+    """Parameters by the pattern: its `read_width` and `more`, and a row's `n_in`, `n_out` and `head_outputs`."""
     sees = case["n_in"] + pattern["read_width"] + 1
     controller = size * sees if kind == "ntm_ff" else 4 * size * (sees + size)
     output = case["n_out"] * (size + pattern["read_width"] + 1)

@@ -50,7 +50,8 @@ class EpisodicConfig:
     """One run: model, task, training and evaluation. A size is what the task's `draw` takes, as (length, repeats).
 
     Raises:
-        ValueError: if an NTM has fewer slots than the longest episode has vectors to remember.
+        ValueError: if a size is not one of the task's, or an NTM has fewer slots than the longest episode has vectors,
+            or items of them, to remember.
     """
 
     model: ModelConfig
@@ -63,13 +64,25 @@ class EpisodicConfig:
     trace_size: Size  # size of the episode whose weightings and add vectors are kept
 
     def __post_init__(self) -> None:
+        for name, sizes in (("test_sizes", self.test_sizes), ("trace_size", (self.trace_size,))):
+            self._check_sizes(name, sizes)
         sizes = [size for size in (*self.test_sizes, self.trace_size) if size]
         longest = max([self.task.n_vectors, *(size[0] for size in sizes)])
         if self.task.n_vectors and self.model.kind != "lstm" and longest > self.model.n_slots:
             raise ValueError(
-                f"n_slots must be at least {longest}, a slot for each vector of the longest episode in training, "
-                f"test or trace; got {self.model.n_slots}"
+                f"n_slots must be at least {longest}, a slot for each vector or item of the longest episode in "
+                f"training, test or trace; got {self.model.n_slots}"
             )
+
+    def _check_sizes(self, name: str, sizes: Sequence[Size]) -> None:
+        """The final test and the trace come after hours of training: a size that cannot be drawn is refused before."""
+        count, task = len(self.task.size_ranges), type(self.task).__name__
+        for size in sizes:
+            fits = isinstance(size, Sequence) and len(size) == count
+            if not fits or not all(type(number) is int and number >= 1 for number in size):
+                raise ValueError(
+                    f"{name} must hold sizes of {count} whole numbers of at least 1, as {task} draws; got {size!r}"
+                )
 
 
 def build_model(config: ModelConfig, *, n_inputs: int, n_outputs: int, machine: type[NTM] = NTM) -> nn.Module:

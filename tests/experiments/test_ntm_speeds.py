@@ -1,0 +1,81 @@
+"""What chapter 6 says of its benchmark is that of the results, whatever they hold."""
+
+from pathlib import Path
+
+import pytest
+
+from attn.experiments.ntm import speeds
+from attn.reproduction.speed import Speed
+from benchmarks import ntm
+from tests.reproduction.made_up_speed import result
+
+LOOPS = ntm.LOOPS
+
+
+def row(batch, heap, *, loops, batched, goal, ms=2.0, disturbed=False):
+    """A row of the benchmark: ours, the batched version and the one with loops, by their ratios to ours."""
+    times = {"attn.ntm": 1.0, speeds.BATCHED: batched, LOOPS: loops}
+    variants = [
+        {"name": name, "seconds": ratio * ms / 1e3, "rate": batch / (ratio * ms / 1e3), "ratio": ratio}
+        for name, ratio in times.items()
+    ]
+    return {
+        "name": f"copy, batch {batch}", "heap": heap, "disturbed": disturbed, "variants": variants,
+        "goal": goal and {"against": LOOPS, "ratio": goal},
+    }  # fmt: skip
+
+
+def said(*rows, device="cpu"):
+    return speeds.step_words([Speed("speed/ntm/here.json", result(*rows, device=device))])
+
+
+def test_without_results_it_says_so():
+    assert speeds.step_words([]) == ["Speed of training: not measured yet."]
+
+
+def test_figures_stand_beside_what_the_batched_version_would_make_of_them():
+    rows = [
+        row(32, heap, loops=14.7, batched=batched, goal=5)
+        for heap, batched in (("default", 5.1), ("kept", 4.58))
+    ]
+    head, line, gpu = said(*rows)
+    assert head.startswith(
+        f'On Example <Processor> a training step of "{LOOPS}" takes so many times as long as one of '
+    )
+    assert line == (
+        "copy, batch 32: 14.70 and 14.70, which reaches the figure of 5; 5.10 and 4.58, which would be below it (default "
+        "and kept heap)."
+    )
+    assert gpu == "On a GPU it is to take 10 times less; no GPU has measured it yet."
+    (line,) = [one for one in said(row(1, "kept", loops=1.9, batched=2.0, goal=2)) if one.startswith("copy")]
+    assert "1.90, which is below the figure of 2; 2.00, which would reach it (kept heap)" in line
+
+
+def test_disturbed_rows_and_rows_without_a_figure_are_left_out():
+    rows = [
+        row(1, "kept", loops=9, batched=9, goal=2, disturbed=True),
+        row(64, "kept", loops=9, batched=9, goal=None),
+    ]
+    assert said(*rows) == ["On a GPU it is to take 10 times less; no GPU has measured it yet."]
+
+
+@pytest.mark.parametrize(
+    ("device", "ms", "words"),
+    [
+        ("cpu", 8.0, "takes 16.00 times less time than alone on Example <Processor> (kept heap)."),
+        ("NVIDIA H200", 8.0, "on NVIDIA H200 (kept heap), which reaches the figure of 10."),
+        ("NVIDIA H200", 16.0, "takes 8.00 times less time than alone on NVIDIA H200 (kept heap), which is below the figure"),
+    ],
+)  # fmt: skip
+def test_a_sequence_of_a_batch_costs_less_than_one_alone(device, ms, words):
+    lines = said(
+        row(1, "kept", loops=9, batched=9, goal=2, ms=2.0), row(64, "kept", loops=9, batched=9, goal=None, ms=ms),
+        device=device,
+    )  # fmt: skip
+    assert words in lines[2] and (len(lines) == 4) == (device == "cpu")
+
+
+def test_the_names_are_those_of_the_benchmark():
+    names = {one.name for one in ntm.rows()}
+    assert {speeds.SINGLE, speeds.MANY} <= names
+    assert f'"{speeds.BATCHED}": ' in Path(ntm.__file__).read_text("utf-8")
