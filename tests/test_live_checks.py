@@ -130,7 +130,7 @@ def reduced(mutation: Mutation) -> nbformat.NotebookNode:
         (index,) = [index for index, cell in enumerate(cells) if found(cell)]
         return index
 
-    imports = place(lambda cell: "page = Page(CHAPTER)" in cell.source)
+    opened = place(lambda cell: "page = Page(CHAPTER)" in cell.source)  # the last cell of the imports
     parameters = place(lambda cell: "parameters" in cell.metadata.get("tags", ()))
     validated = place(lambda cell: "page.parameters(globals())" in cell.source)
     live = place(lambda cell: "page.live(" in cell.source)
@@ -138,9 +138,10 @@ def reduced(mutation: Mutation) -> nbformat.NotebookNode:
         i for i in range(live, len(cells)) if "nbval-check-output" in cells[i].metadata.get("tags", ())
     )
     smaller = nbformat.v4.new_code_cell(mutation.smaller, id="smaller")
-    chosen = [imports, parameters, validated, *range(live, checked + 1)]
+    chosen = [*range(opened + 1), parameters, validated, *range(live, checked + 1)]
     assert chosen == sorted(set(chosen)), "the notebook's order has changed"
-    notebook.cells = [cells[imports], smaller, *(cells[index] for index in chosen[1:])]
+    kept = [cells[index] for index in chosen]
+    notebook.cells = [*kept[: opened + 1], smaller, *kept[opened + 1 :]]
     cells[validated].outputs = []  # it names the experiments, of which one is left
     return notebook
 
