@@ -589,7 +589,7 @@ def test_whether_what_was_expected_came_is_told():
     found = whole_grids.expectations(
         by_code("replication", turned) | by_code("public", printed("the replication"))
     )
-    assert ["; it did not come so" in line for line in found] == [True] * 3
+    assert [", and it did not come so" in line for line in found] == [True] * 3
     assert whole_grids.expectations(by_code("public", {"full": row(1, 1, 1, 1, 1)})) == table2.NO_RECORDS
 
 

@@ -113,6 +113,7 @@ def longest_words(records: Sequence[Record]) -> list[str]:
     ]
 
 
+_THOUSANDS = 100  # of sequences, after which both forms are compared
 _COMPONENTS = (1e-2, 1e-3, 1e-4)  # sizes of a gradient's component
 
 
@@ -138,11 +139,11 @@ def rmsprop_words(ours: Sequence[Record], theirs: Sequence[Record]) -> list[str]
         "A step of torch's RMSprop is so much larger than one of Graves's form, for a component of the gradient that "
         f"changes its sign by turns, by its size: {factors}."
     ]
-    ours, theirs = ([bits_after({"k": 100}, record) for record in rows] for rows in (ours, theirs))
+    ours, theirs = ([bits_after({"k": _THOUSANDS}, record) for record in rows] for rows in (ours, theirs))
     if ours and theirs:
         lower = "lower" if median(theirs) < median(ours) else "no lower"
         lines.append(
-            f"Copy after 100,000 sequences, NTM with LSTM controller, medians over seeds: Graves's form "
+            f"Copy after {1000 * _THOUSANDS:,} sequences, NTM with LSTM controller, medians over seeds: Graves's form "
             f"{median(ours):.3g} bits ({len(ours)}), torch's {median(theirs):.3g} ({len(theirs)}), at the same learning "
             f"rate: here torch's form ended {lower}."
         )

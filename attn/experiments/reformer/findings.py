@@ -23,7 +23,7 @@ from attn.experiments.reformer.table2 import (
     short,
 )
 from attn.experiments.reformer.whole_grids import Apart, grids, nearest
-from attn.experiments.reformer.words import listed, n_seeds
+from attn.experiments.reformer.words import came, listed, n_seeds, tenths
 from attn.experiments.reformer.workloads import ROUNDS
 from attn.reproduction.facts import load_papers
 
@@ -113,7 +113,7 @@ def _codes(records: Records) -> list[str]:
         if set(HASHED) | {"full"} <= one.cells.keys():
             found = {"row": one.cells["full"][1:], "column": [one.cells[row][0] for row in HASHED]}
             states = [
-                f"first {part} {_state(values)} ({_tenths(values)} percent)" for part, values in found.items()
+                f"first {part} {_state(values)} ({tenths(values)} percent)" for part, values in found.items()
             ]
             lines.append(f"By {CODES[code].label}: {', '.join(states)}.")
     return lines
@@ -123,10 +123,6 @@ def _state(values: Sequence[float]) -> str:
     if max(values) < BREAKS:
         return "broken"
     return "not broken" if min(values) >= BREAKS else "broken in part"
-
-
-def _tenths(values: Sequence[float]) -> str:
-    return listed(f"{value:.1f}" for value in values)
 
 
 def _rests_on(records: Records) -> str:
@@ -185,11 +181,14 @@ def _factor_or_buckets(records: Records) -> list[str]:
         "lsh2_scaled": f"With the factor alone less than {BREAKS:g} was expected",
         "lsh2_one_bucket": f"With one bucket alone more than {BREAKS:g} was expected",
     }
-    came = {
+    as_expected = {
         "lsh2_scaled": there.get("lsh2_scaled", 0) < BREAKS,
         "lsh2_one_bucket": there.get("lsh2_one_bucket", 0) > BREAKS,
     }
-    return [line, *(f"{words}{_came(came[name])}." for name, words in verdicts.items() if name in there)]
+    return [
+        line,
+        *(f"{words}{came(as_expected[name])}." for name, words in verdicts.items() if name in there),
+    ]
 
 
 def _fixed(name: str, records: Records) -> list[str]:
@@ -202,8 +201,8 @@ def _fixed(name: str, records: Records) -> list[str]:
     ours, before = ([percent_right(some, f"lsh{rounds}") for rounds in ROUNDS] for some in (found, anew))
     lost = losses(anew, found, row)
     line = (
-        f"{LABELS[name]}: with {listed(ROUNDS)} rounds {_tenths(ours)} percent ({_seeds_and_state(found)}); with new "
-        f"rotations {_tenths(before)}; in the replication's print {_tenths(printed)}, from which it is "
+        f"{LABELS[name]}: with {listed(ROUNDS)} rounds {tenths(ours)} percent ({_seeds_and_state(found)}); with new "
+        f"rotations {tenths(before)}; in the replication's print {tenths(printed)}, from which it is "
         f"{_distance(ours, printed):.1f} points away on average, with new rotations {_distance(before, printed):.1f}."
     )
     if not lost:
@@ -211,9 +210,9 @@ def _fixed(name: str, records: Records) -> list[str]:
     loss = f"With the rounds of its training it loses {fmean(lost):.1f} points ({n_seeds(len(lost))} of both)"
     if name == "lsh1_fixed":
         least = 100 * _MARGINS["fixed_rotations"]
-        loss += f"; at least {least:g} were expected{_came(fmean(lost) >= least)}"
+        loss += f"; at least {least:g} were expected{came(fmean(lost) >= least)}"
         nearer = _distance(ours, printed) < _distance(before, printed)
-        loss += f"; a row nearer to the print was expected{_came(nearer)}"
+        loss += f"; a row nearer to the print was expected{came(nearer)}"
     return [line, f"{loss}."]
 
 
@@ -229,11 +228,6 @@ def _distance(ours: Sequence[float], printed: Sequence[float]) -> float:
 
 def _seeds_and_state(found: Sequence) -> str:
     return f"{n_seeds(len(found))}, {converged_words(found)}"
-
-
-def _came(came: bool) -> str:
-    """What became of an expectation, a clause."""
-    return ", and so it came" if came else ", and it did not come so"
 
 
 # --- what stays open ---------------------------------------------------------------------------------------------
@@ -254,6 +248,6 @@ def open_words(records: Records) -> list[str]:
     return [
         f"Of the replication's {count} hashed cells, models by its own conventions are {own:.1f} percentage points away "
         f"on average, models by the paper's hashing {other:.1f}: its conventions {verdict}. Farthest is the row "
-        f"{row_names([far])}, with {listed(ROUNDS)} rounds {_tenths(theirs.cells[far][1:])} percent here and "
-        f"{_tenths(printed[far][1:])} in its print."
+        f"{row_names([far])}, with {listed(ROUNDS)} rounds {tenths(theirs.cells[far][1:])} percent here and "
+        f"{tenths(printed[far][1:])} in its print."
     ]

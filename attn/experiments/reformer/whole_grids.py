@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from statistics import fmean
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from attn.experiments.reformer.table2 import (
     row_names,
     short,
 )
-from attn.experiments.reformer.words import listed
+from attn.experiments.reformer.words import came, listed, tenths
 from attn.experiments.reformer.workloads import ROUNDS
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
@@ -153,23 +153,23 @@ def expectations(records: Records) -> list[str]:
         row = replication.cells["full"][1:]
         lines.append(
             f"By the replication's code, trained with full attention and evaluated with {listed(ROUNDS)} rounds: "
-            f"{listed(_tenths(row))} percent, {listed(theirs.row)} in its print; {_by_chance(records, replication)}. "
-            f"Expected was less with more rounds{_came(list(row) == sorted(row))}, and near chance: how near was not "
+            f"{tenths(row)} percent, {listed(theirs.row)} in its print; {_by_chance(records, replication)}. "
+            f"Expected was less with more rounds{came(list(row) == sorted(row))}, and near chance: how near was not "
             "said beforehand, so it is not judged."
         )
     if set(HASHED) <= replication.cells.keys():
         column = [replication.cells[row][0] for row in HASHED]
         lines.append(
             f"By the replication's code, trained as {row_names(HASHED)} and evaluated with full attention: "
-            f"{listed(_tenths(column))} percent, {listed(theirs.column)} in its print; "
+            f"{tenths(column)} percent, {listed(theirs.column)} in its print; "
             f"{_by_chance(records, replication)}. Expected was more than chance, here more than {100 * CHANCE:g} percent"
-            f"{_came(min(column) > 100 * CHANCE)}, and well more: how much was not said beforehand, so it is not judged."
+            f"{came(min(column) > 100 * CHANCE)}, and well more: how much was not said beforehand, so it is not judged."
         )
     if len(public.cells) == len(TABLE2_ROWS):
         least = min(*public.cells["full"][1:], *(public.cells[row][0] for row in HASHED))
         lines.append(
             f"By public code, first row and first column: {least:.1f} percent and more; {_by_chance(records, public)}. "
-            f"Expected was that neither breaks, as less than half would{_came(least > 50)}."
+            f"Expected was that neither breaks, as less than half would{came(least > 50)}."
         )
     return lines or NO_RECORDS
 
@@ -179,15 +179,6 @@ def _by_chance(records: Records, one: Conventions) -> str:
     counts = [len(records.get(model, ())) for model in one.models.values() if records.get(model)]
     symbols = EXPERIMENTS[0].config("cpu").vocab_size - 1  # one stands for the zeros
     return f"chance is {100 / symbols:.1f}; seeds of each model: {span_of(counts)}"
-
-
-def _came(came: bool) -> str:
-    """What became of an expectation, a clause."""
-    return ", and so it came" if came else "; it did not come so"
-
-
-def _tenths(values: Iterable[float]) -> list[str]:
-    return [f"{value:.1f}" for value in values]
 
 
 def nearest(part: str, what: str, records: Records) -> list[str]:

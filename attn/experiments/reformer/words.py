@@ -11,6 +11,16 @@ def listed(items: Iterable[object]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def tenths(values: Iterable[float]) -> str:
+    """Listed with one digit after the point."""
+    return listed(f"{value:.1f}" for value in values)
+
+
+def came(is_so: bool) -> str:
+    """What became of an expectation, a clause."""
+    return ", and so it came" if is_so else ", and it did not come so"
+
+
 def n_seeds(count: int) -> str:
     """As "1 seed" or "3 seeds"."""
     return f"{count} seed{'s' * (count > 1)}"
