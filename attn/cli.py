@@ -55,7 +55,7 @@ def main() -> None:
 @click.option("--seeds", default=None, help="Seeds as 0,2,4 or 0-4; the profile's own if not given.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--force", is_flag=True, help="Run even what is recorded and fresh.")
-@click.option("--dry-run", is_flag=True, help="Only print what it would cost.")
+@click.option("--dry-run", is_flag=True, help="Only print what it would cost, row by row.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
@@ -84,7 +84,8 @@ def run(
         torch.set_num_threads(threads)
     grid = runner.jobs(found, experiments, profile, parameters.parse_seeds(seeds))
     if dry_run:
-        click.echo(str(runner.estimate(grid, results_dir(), wanted, force=force)))
+        cost = runner.estimate(grid, results_dir(), wanted, force=force)
+        click.echo("\n".join([str(cost), *cost.rows()]))
         return
     if profile == "ci":
         for job in grid:

@@ -65,7 +65,10 @@ def test_run_makes_records_and_skips_them_the_next_time(toy):
 
 def test_run_takes_task_and_table(toy):
     out = attn("run", "toy2000", "--task", "fit", "--table", "table2_errors", "--dry-run", "--device", "cpu")
-    assert out.startswith("6 runs (2 rows, up to 3 seeds); about ")
+    total, *rows = out.splitlines()
+    assert total.startswith("6 runs (2 rows, up to 3 seeds); about ")
+    assert [row.split()[0] for row in rows] == ["fit/line", "fit/flat"]
+    assert all(row.endswith("minutes  seeds 0, 1, 2") for row in rows)
 
 
 def test_a_dry_run_leaves_nothing(toy):

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -432,6 +432,7 @@ class Cost:
         memory_bytes: the largest peak seen, or None.
         disk_bytes: checkpoints of one job at a time.
         unknown: why the time is not known, a clause for each experiment whose corpus is not here.
+        each: seconds of one run of each experiment to run, by its id; None where that is not known.
     """
 
     to_run: list[Job]
@@ -441,6 +442,17 @@ class Cost:
     memory_bytes: int | None
     disk_bytes: int
     unknown: tuple[str, ...] = ()
+    each: dict[str, float | None] = field(default_factory=dict)
+
+    def rows(self) -> list[str]:
+        """A line for each experiment to run: its id, its seeds and the minutes of one of them."""
+        wanted = {name: [job.seed for job in self.to_run if job.experiment.id == name] for name in self.each}
+        width = max(map(len, wanted), default=0)
+        return [
+            f"{name:{width}}  {'time not known' if one is None else f'{one / 60:7.1f} minutes'}"
+            f"  seed{'s' * (len(wanted[name]) > 1)} {', '.join(map(str, wanted[name]))}"
+            for name, one in self.each.items()
+        ]
 
     def __str__(self) -> str:
         if not self.to_run:
@@ -488,7 +500,8 @@ def estimate(
         basis.add(how)
     unknown = tuple(how for one, _, _, how in cached.values() if one is None)
     said = " and ".join(sorted(basis.difference(unknown)))
-    return Cost(to_run, skipped, seconds, said, memory or None, disk, unknown)
+    each = {name: one for name, (one, *_) in cached.items()}
+    return Cost(to_run, skipped, seconds, said, memory or None, disk, unknown, each)
 
 
 def _cost_by_size(job: Job) -> tuple[None, int, int, str] | None:
@@ -558,18 +571,19 @@ def _recorded_cost(
 
 
 def _timed_cost(job: Job, results: Path, device: torch.device) -> tuple[float, int | None, int, str]:
-    """The same from a few updates."""
+    """The same from a few updates, after one that is not timed: the first may compile kernels."""
     config = job.experiment.config(job.profile)
     workload = _build(job, device, results)
-    started = time.monotonic()
-    result = _or_what_fits(
-        lambda: train(workload, config.training, seed=job.seed, stop_after=_PROBE_STEPS, evaluate=False),
-        job, workload, device, results,
-    )  # fmt: skip
-    per_step = (time.monotonic() - started) / _PROBE_STEPS
+
+    def timed() -> TrainingResult:
+        for count in (1, _PROBE_STEPS):
+            result = train(workload, config.training, seed=job.seed, stop_after=count, evaluate=False)
+        return result
+
+    result = _or_what_fits(timed, job, workload, device, results)
     size = _weights(workload.model)
     return (
-        per_step * config.training.max_steps,
+        result.seconds / _PROBE_STEPS * config.training.max_steps,
         result.peak_memory_bytes,
         size,
         f"from timing {_PROBE_STEPS} updates",

@@ -34,6 +34,7 @@ def test_a_missing_corpus_is_named_with_the_sizes_that_are_known(asked, tmp_path
     cost = runner.estimate(grid("wmt14_en_de/base", "paper"), tmp_path, CPU)
     assert cost.seconds is None and asked[0] == "europarl-v7.en"
     assert cost.memory_bytes == cost.disk_bytes == pytest.approx(16 * 63.046e6, rel=1e-3)
+    assert cost.rows() == ["wmt14_en_de/base  time not known  seed 0"]
     said = str(cost)
     assert "minutes" not in said and "at least 1.0 GB of memory" in said
     assert said.endswith(

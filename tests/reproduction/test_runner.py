@@ -292,6 +292,21 @@ def test_cost_is_timed_then_taken_from_records(toy):
     assert len(estimate(grid, toy.results, CPU, force=True).to_run) == 3
 
 
+def test_the_first_update_counts_for_no_time(toy, monkeypatch):
+    clock, updates = [0.0], []
+    loss = toy.module.ToyWorkload.loss
+
+    def slow_at_first(self, model, batch):
+        updates.append(1)
+        clock[0] += 1000 if len(updates) == 1 else 2  # as one that compiles its kernels
+        return loss(self, model, batch)
+
+    monkeypatch.setattr(toy.module.ToyWorkload, "loss", slow_at_first)
+    monkeypatch.setattr("attn.training.loop.time.perf_counter", lambda: clock[0])
+    assert estimate([toy.job(0)], toy.results, CPU).seconds == 12 * 2
+    assert len(updates) == 4
+
+
 def test_cost_is_not_taken_from_another_device_or_a_shorter_run(toy):
     environment_ = toy.made_up().data["environment"]
     toy.made_up(environment=environment_ | {"device": "a GPU", "cuda": "12.8"})
