@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from copy import copy
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 from attn.reproduction import runner, tables
-from attn.reproduction.experiment import BOOK_PROFILE, Chapter
+from attn.reproduction.errors import choose
+from attn.reproduction.experiment import BOOK_PROFILE, PROFILES, Chapter
 from attn.reproduction.figures import use_style
 from attn.reproduction.grid import Cell, Grid, Html, plain
 from attn.reproduction.parameters import NotebookParameters, validate
@@ -60,6 +62,12 @@ class Page:
     def deviations(self) -> Html:
         """Where the book departs from the paper."""
         return tables.deviations_table(self.state.deviations())
+
+    def at(self, profile: str) -> Page:
+        """The same page showing the records of another profile."""
+        other = copy(self)
+        other.profile = choose("profile", profile, PROFILES)
+        return other
 
     def records(self, experiment: str) -> list[Record]:
         """Records of one experiment, by seed, at the page's profile; of a task without it, at its smallest one."""

@@ -30,6 +30,7 @@ def with_end(run, cost):
         lambda: results.failure_words("copy", NOBODY),
         lambda: results.order_words(NOBODY, "copy_faster"),
         lambda: results.update_words("copy", [], []),
+        lambda: results.endurance_words("copy", []),
         lambda: results.length_words(NOBODY, LENGTHS, 20),
         lambda: results.repeat_words(NOBODY, ((10, 10),)),
         lambda: results.items_words(NOBODY, (6, 20)),
@@ -286,3 +287,16 @@ def test_words_on_updates_name_when_it_was_first_solved():
     assert results.update_words("copy", [], [run(16, 0, 5.0)]) == [
         "16 sequences an update, learning rate 0.0001: not below 0.1 bits in any of 1 seed."
     ]
+
+
+def test_endurance_counts_what_is_lost_after_the_first_success():
+    kept = with_end(run_of("copy/ntm_lstm", costs=(9.0, 0.0)), 0.00001)
+    assert results.endurance_words("copy", [kept]) == [
+        "Seed 0: 12,500 updates, loss and gradient finite in all of them. Of the 4 evaluations after it first came below "
+        "0.1 bits, 0 are not below; below 0.0001 bits at the end."
+    ]
+    lost = with_end(with_end(run_of("copy/ntm_lstm", 1, costs=(9.0, 0.0)), 0.00001), 30)
+    (words,) = results.endurance_words("copy", [lost])
+    assert "Of the 9 evaluations" in words and "5 are not below, at most 30 bits; 30 bits at the end." in words
+    (never,) = results.endurance_words("copy", [run_of("copy/lstm", 2)])
+    assert never.startswith("Seed 2: ") and never.endswith("; never below 0.1 bits, 8.02 at the end.")

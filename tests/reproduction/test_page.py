@@ -176,6 +176,19 @@ def test_figures_show_the_profile_that_the_notebook_is_run_at(toy, monkeypatch):
     )
 
 
+def test_another_profile_can_be_shown_beside_it(toy, monkeypatch):
+    toy.use(monkeypatch)
+    toy.made_up(seed=0)
+    toy.made_up(seed=1, profile="gpu")
+    shown = Page(given_gpu(toy.chapter, "line"))
+    other = shown.at("gpu")
+    assert [record.seed for record in other.records("fit/line")] == [1]
+    assert other.command(experiment="fit/line") == "attn run toy2000 --profile gpu --experiment fit/line"
+    assert [record.seed for record in shown.records("fit/line")] == [0] and shown.profile == "cpu"
+    with pytest.raises(ValueError, match="unknown profile 'tpu'; valid: ci, cpu, gpu, paper"):
+        shown.at("tpu")
+
+
 def test_a_task_without_the_profile_is_shown_at_its_smallest(toy):
     chapter = given_gpu(toy.chapter, "line")
     assert chapter.profile_shown("fit", "gpu") == "gpu"

@@ -190,6 +190,32 @@ def _after(seen: float, size: int) -> str:
     return f"after {seen:,.0f} sequences, which are {seen / size:,.0f} updates"
 
 
+def endurance_words(task: str, rows: Sequence[Record]) -> list[str]:
+    """How long each run went on, and whether it kept what it had learned.
+
+    A record tells that all updates were finite: a loss or a gradient norm that is not ends a run without one.
+
+    Args:
+        task: one that has a level below which it counts as solved.
+        rows: runs of one model.
+    """
+    return [_endurance(record, solved_below(task)) for record in rows] or [NONE]
+
+
+def _endurance(record: Record, level: float) -> str:
+    said = f"Seed {record.seed}: {record.history[-1]['step']:,} updates, loss and gradient finite in all of them"
+    first = solved_at(record.history, level)
+    if first is None:
+        return f"{said}; never below {level:g} bits, {final_cost(record):.3g} at the end."
+    after = [entry["bits_per_sequence"] for entry in record.history if entry["seen"] > first]
+    above = [cost for cost in after if cost >= level]
+    worst = f", at most {max(above):.3g} bits" if above else ""
+    return (
+        f"{said}. Of the {len(after)} evaluations after it first came below {level:g} bits, {len(above)} are not "
+        f"below{worst}; {_bits(final_cost(record))} bits at the end."
+    )
+
+
 # --- learning curves -----------------------------------------------------------------------------------------
 
 
