@@ -529,18 +529,18 @@ def test_without_records_nothing_is_drawn(draw):
 
 def test_words_are_made_from_records():
     shallow, deep = "depth/d1024_l12_m1", "depth/d1024_l24_m0"
-    records = {shallow: [record(shallow)], deep: [record(deep, perplexity_test=32.0)]}
+    records = {shallow: [record(shallow)], deep: 2 * [record(deep, perplexity_test=32.0)]}
     (line,) = results.depth_words(CHAPTER, records, [], shallow, deep)
-    assert "of 30.0, less than the 32.0" in line and "time" not in line
+    assert "of 30.0 (1 seed), less than the 32.0 (2 seeds)" in line and "time" not in line
     assert "12 layers of 1024, 1 memory (here 3 of 128)" in line and "no memory (here 6 of 128)" in line
     assert results.depth_words(CHAPTER, {}, [], shallow, deep)[0].endswith("no records of both yet.")
     (line,) = results.search_words({"a text": [record(runs.BASE)], "none": []})
-    assert line.startswith("a text, 1 run: 100.0000%") and "2.0% with only 3 of 8 candidates" in line
+    assert line.startswith("a text, 1 seed: 100.0000%") and "2.0% with only 3 of 8 candidates" in line
     (line,) = results.memorising_words({"memory": [record(runs.BASE)], "none": []})
-    assert line == "memory: perplexity 25.0 on text it was trained on, 31.0 on text it was not."
+    assert line == "memory, 1 seed: perplexity 25.0 on text it was trained on, 31.0 on text it was not."
     fact = record(runs.facts_id(16384, "none"), stored_bits=500.0, table_bits=1000.0, recalled=0.4)
     (line,) = results.facts_words({"no memory": [fact]})
-    assert line.startswith("no memory: 50.0% of the table's 1,000 bits, 0.50 bits a parameter, 40.0%")
+    assert line.startswith("no memory, 1 seed: 50.0% of the table's 1,000 bits, 0.50 bits a parameter, 40.0%")
     for empty in (results.search_words({"none": []}), results.facts_words({}),
                   results.memorising_words({}), results.slots_words({256: []}, []), results.joined_words({})):  # fmt: skip
         assert empty == ["No records yet."]
@@ -602,7 +602,9 @@ def test_a_memory_beside_the_feed_forward_layer_is_told():
     costs = {runs.JOINED: 30.0, runs.BASE: 31.0, runs.WITHOUT: 32.0}
     records = {name: [record(name, perplexity_test=cost)] for name, cost in costs.items()}
     (line,) = results.joined_words(records)
-    assert line.endswith("30.0 beside the feed-forward layer, 31.0 in its place, 32.0 without a memory.")
+    assert line.endswith(
+        "30.0 beside the feed-forward layer (1 seed), 31.0 in its place (1 seed), 32.0 without a memory (1 seed)."
+    )
 
 
 def test_what_did_not_reproduce_is_told():
@@ -611,14 +613,17 @@ def test_what_did_not_reproduce_is_told():
         runs.BASE: [record(runs.BASE)],
     }
     (line,) = results.post_norm_words(records)
-    assert "perplexity of 610.0, with the norm before it 30.0" in line and "alone have 600.0" in line
+    assert (
+        "perplexity of 610.0 (1 seed), with the norm before it 30.0 (1 seed)" in line
+        and "alone have 600.0" in line
+    )
     (line,) = results.usage_words(
         CHAPTER, {runs.BASE: [record(runs.BASE, usage=58.0, kl=2.2)], runs.JOINED: []}
     )
     assert "58 percent of the 16,384 slots used, KL 2.2, with batch norm and 50 look-ups a slot" in line
     assert "prints 97.9 and 0.68 for 262k slots" in line
     (line,) = results.usage_words(CHAPTER, {runs.BASE: [record(runs.BASE, lookups_per_slot=9.9)]})
-    assert line.endswith(": 9.9 look-ups for each of 16,384 slots, too few to speak of usage.")
+    assert line.endswith(", 1 seed: 9.9 look-ups for each of 16,384 slots, too few to speak of usage.")
     assert results.post_norm_words({}) == ["Norm after each sub-layer: no records yet."]
     assert results.usage_words(CHAPTER, {}) == ["Usage with batch norm: no records yet."]
 
@@ -633,6 +638,8 @@ def test_the_use_table_leaves_out_what_may_be_chance():
     )
     assert repr(results.use_table({"none": []})) == "No records yet."
     assert "90.0" in found and "not interpreted" in found and found.count("0.70") == 1
+    much = next(line for line in found.splitlines() if line.startswith("much"))
+    assert much.split()[-1] == "1", "how many seeds the means are over"
 
 
 def test_small_models_are_told_from_the_printed_ones():
@@ -659,6 +666,8 @@ def test_baselines_stand_with_and_without_records():
     table = repr(results.baselines_table(CHAPTER, {names[0]: [record(names[0])], names[1]: []}))
     config = CHAPTER.experiment(names[1]).configs["cpu"]
     assert f"{results._sizes(config)[0]:,}" in table and "30.0" in table
+    with_records, without = (line for line in table.splitlines() if line.startswith("12 layers"))
+    assert with_records.split()[-1] == "1" and without.split()[-1] != "0"
     assert "5,000" not in table, "tokens a second of different runs are not set side by side"
     assert perplexity(record(names[0])) == 30.0
 

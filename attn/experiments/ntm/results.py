@@ -203,7 +203,9 @@ def endurance_words(task: str, rows: Sequence[Record]) -> list[str]:
 
 
 def _endurance(record: Record, level: float) -> str:
-    said = f"Seed {record.seed}: {record.history[-1]['step']:,} updates, loss and gradient finite in all of them"
+    said = (
+        f"Seed {record.seed}: {record.history[-1]['step']:,} updates, loss and gradient finite in all of them"
+    )
     first = solved_at(record.history, level)
     if first is None:
         return f"{said}; never below {level:g} bits, {final_cost(record):.3g} at the end."

@@ -145,7 +145,7 @@ def extract_words() -> str:
 def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: str = BOOK_PROFILE) -> Html:
     """Models of a profile beside each other: what they have, what they cost and what they reach, by experiment."""
     columns = ["Model", "Parameters", "Multiply-adds a token", "Test perplexity", "Bits per byte",
-               "Perplexity on training text"]  # fmt: skip
+               "Perplexity on training text", "Seeds"]  # fmt: skip
     grid = Grid(plain(f"Models of profile {profile}, means over seeds"), columns)
     for experiment, seeds in records.items():
         if profile not in chapter.experiment(experiment).configs:
@@ -155,7 +155,8 @@ def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: 
         metrics = {"perplexity_test": ".1f", "bits_per_byte_test": ".3f", "perplexity_train": ".1f"}
         means = [_mean(seeds, name, form) for name, form in metrics.items()]
         label = stand_in(chapter, experiment, profile=profile)
-        grid.add([plain(text) for text in (label, f"{parameters:,}", f"{cost:,}", *means)])
+        cells = (label, f"{parameters:,}", f"{cost:,}", *means, len(seeds) or BLANK)
+        grid.add(list(map(plain, cells)))
     grid.notes = [
         plain("Multiply-adds: products of a forward pass and the sums of values; attention scores left out."),
     ]
@@ -167,6 +168,10 @@ def _sizes(config: TextRunConfig) -> tuple[int, int]:
     vocab_size = config.text.vocab_size
     parameters = n_parameters(config.model, vocab_size=vocab_size, max_len=config.block)
     return parameters, multiplications(config.model, vocab_size=vocab_size, block=config.block)
+
+
+def _count(seeds: Seeds) -> str:
+    return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
 def _mean(seeds: Seeds, metric: str, form: str) -> str:
@@ -224,8 +229,9 @@ def depth_words(
     costs = [fmean(map(perplexity, records[name])) for name in (shallow, deep)]
     order = "less" if costs[0] < costs[1] else "more"
     return [
-        f"The shallow model with a memory, {labels[0]}, has a test perplexity of {costs[0]:.1f}, {order} than the "
-        f"{costs[1]:.1f} of the model of twice the depth without, {labels[1]}.",
+        f"The shallow model with a memory, {labels[0]}, has a test perplexity of {costs[0]:.1f} "
+        f"({_count(records[shallow])}), {order} than the {costs[1]:.1f} ({_count(records[deep])}) of the model of twice "
+        f"the depth without, {labels[1]}.",
         *said,
     ]
 
@@ -236,7 +242,7 @@ def joined_words(records: Mapping[str, Seeds]) -> list[str]:
         return _NONE_YET
     names = {JOINED: "beside the feed-forward layer", BASE: "in its place", WITHOUT: "without a memory"}
     parts = [
-        f"{fmean(map(perplexity, records[name])):.1f} {where}"
+        f"{fmean(map(perplexity, records[name])):.1f} {where} ({_count(records[name])})"
         for name, where in names.items()
         if records.get(name)
     ]
@@ -248,11 +254,12 @@ def joined_words(records: Mapping[str, Seeds]) -> list[str]:
 
 def use_table(groups: Mapping[str, Seeds]) -> Html:
     """Look-ups a slot, usage and divergences by both definitions, means over seeds."""
-    columns = ["Memory", "Look-ups a slot", "Usage, percent", "KL, nats", "KL of counts", "log(1 / usage)"]
+    columns = ["Memory", "Look-ups a slot", "Usage, percent", "KL, nats", "KL of counts", "log(1 / usage)",
+               "Seeds"]  # fmt: skip
     grid = Grid(plain("Use of the memories over the validation text, means over seeds"), columns)
     for name, seeds in groups.items():
         if seeds:
-            grid.add([plain(name), *_use_cells(seeds)])
+            grid.add([plain(name), *_use_cells(seeds), plain(len(seeds))])
     if not grid.rows:
         return _NOTHING
     grid.notes = [
@@ -335,10 +342,9 @@ def search_words(records: Mapping[str, Seeds]) -> list[str]:
             exact = fmean(memory_metric(record, "search_exact") for record in seeds)
             short = fmean(memory_metric(record, "short_search_exact") for record in seeds)
             topk = seeds[0].data["config"]["model"]["memory"]["topk"]
-            count = f"{len(seeds)} run{'s' * (len(seeds) > 1)}"
             lines.append(
-                f"{label}, {count}: {exact:.4%} of the searches by halves find the k highest scores of all slots, "
-                f"{short:.1%} with only {short_list(topk)} of {topk} candidates of each half."
+                f"{label}, {_count(seeds)}: {exact:.4%} of the searches by halves find the k highest scores of all "
+                f"slots, {short:.1%} with only {short_list(topk)} of {topk} candidates of each half."
             )
     return lines or _NONE_YET
 
@@ -351,8 +357,9 @@ def facts_words(records: Mapping[str, Seeds]) -> list[str]:
             stored, table = (fmean(r.metric(name) for r in seeds) for name in ("stored_bits", "table_bits"))
             parameters = fmean(r.data["run"]["parameters"] for r in seeds)
             lines.append(
-                f"{label}: {stored / table:.1%} of the table's {table:,.0f} bits, {stored / parameters:.2f} bits a "
-                f"parameter, {fmean(r.metric('recalled') for r in seeds):.1%} of the facts recalled."
+                f"{label}, {_count(seeds)}: {stored / table:.1%} of the table's {table:,.0f} bits, "
+                f"{stored / parameters:.2f} bits a parameter, "
+                f"{fmean(r.metric('recalled') for r in seeds):.1%} of the facts recalled."
             )
     return lines or _NONE_YET
 
@@ -389,7 +396,8 @@ def memorising_words(records: Mapping[str, Seeds]) -> list[str]:
                 fmean(r.metric(f"perplexity_{split}") for r in seeds) for split in ("train", "valid")
             )
             lines.append(
-                f"{label}: perplexity {train:.1f} on text it was trained on, {dev:.1f} on text it was not."
+                f"{label}, {_count(seeds)}: perplexity {train:.1f} on text it was trained on, {dev:.1f} on "
+                "text it was not."
             )
     return lines or _NONE_YET
 
@@ -420,7 +428,8 @@ def post_norm_words(records: Mapping[str, Seeds]) -> list[str]:
     unigram = fmean(record.metric("unigram_perplexity_test") for record in post)
     return [
         f"With the norm after each sub-layer and a rate of {rate:g}, the ablation model has a test perplexity of "
-        f"{sides[0]:.1f}, with the norm before it {sides[1]:.1f}; the frequencies of subwords alone have {unigram:.1f}."
+        f"{sides[0]:.1f} ({_count(post)}), with the norm before it {sides[1]:.1f} ({_count(ours)}); the "
+        f"frequencies of subwords alone have {unigram:.1f}."
     ]
 
 
@@ -428,7 +437,7 @@ def usage_words(chapter: Chapter, records: Mapping[str, Seeds]) -> list[str]:
     """How much of their memories models with batch norm use, beside the print's table 2, a sentence each."""
     (row,) = [row for row in load_papers()[PAPER].table("table2_batchnorm").rows if row["n_keys"] == KEYS]
     lines = [
-        f"{stand_in(chapter, name, profile=seeds[0].data['profile'])}: {_usage_text(seeds, row)}"
+        f"{stand_in(chapter, name, profile=seeds[0].data['profile'])}, {_count(seeds)}: {_usage_text(seeds, row)}"
         for name, seeds in records.items()
         if seeds
     ]
