@@ -150,15 +150,15 @@ class ChapterState:
 
     def as_dict(self) -> dict[str, Any]:
         """The chapter as `attn status --json` prints it."""
-        claims = self.verdicts()
+        claims, tables = self.verdicts(), self.tables()
         return {
             "id": self.paper.id,
             "number": self.chapter.number,
             "title": self.paper.title,
             "short_title": self.chapter.short_title,
             "notebook": self.chapter.notebook,
-            "headline": headline(self.chapter.short_title, claims, self.tables()),
-            "tables": self.tables(),
+            "headline": headline(self.chapter.short_title, claims, tables),
+            "tables": tables,
             "claims": [claim.as_dict() for claim in claims],
             "deviations": self.deviations(),
             "records": [self.as_line(record) for record in self.records],

@@ -51,15 +51,29 @@ def _source_hashes(build: Callable, stamp: tuple[tuple[str, int], ...]) -> dict[
         hashes[own + EVALUATION] = _hash([*methods, *only_evaluated])
     needed = _closure({*training.modules, *_ALWAYS})
     for module in sorted(_closure({*everything.modules, *_ALWAYS})):
-        tree = _tree(module)
         if module not in needed:
-            hashes[module + EVALUATION] = _hash([tree])
+            hashes[module + EVALUATION] = _whole_hash(_tree(module))
             continue
-        names = _evaluation_names([tree])
-        hashes[module] = _hash([_training_part(tree, names)])
-        if methods := _evaluation_methods(tree, names):
-            hashes[module + EVALUATION] = _hash(methods)
+        hashes[module], evaluation = _part_hashes(_tree(module))
+        if evaluation:
+            hashes[module + EVALUATION] = evaluation
     return hashes
+
+
+# Trees of modules are parsed once and kept, so what is found out about a node is kept with it.
+
+
+@cache
+def _whole_hash(tree: ast.Module) -> str:
+    return _hash([tree])
+
+
+@cache
+def _part_hashes(tree: ast.Module) -> tuple[str, str | None]:
+    """Hashes of what training uses of a module, and of its evaluation methods if it has any."""
+    names = _evaluation_names([tree])
+    methods = _evaluation_methods(tree, names)
+    return _hash([_training_part(tree, names)]), _hash(methods) if methods else None
 
 
 def tree_hash(source: str) -> str:
@@ -104,14 +118,39 @@ def _without_docstring(scope: _Scope) -> list[ast.stmt]:
     return body
 
 
-def _methods(node: ast.AST) -> list[ast.FunctionDef]:
+@cache
+def _methods(node: ast.AST) -> tuple[ast.FunctionDef, ...]:
     """Methods of every class in `node`."""
     classes = [item for item in ast.walk(node) if isinstance(item, ast.ClassDef)]
-    return [method for item in classes for method in item.body if isinstance(method, ast.FunctionDef)]
+    return tuple(method for item in classes for method in item.body if isinstance(method, ast.FunctionDef))
 
 
-def _attributes(nodes: Iterable[ast.AST]) -> set[str]:
-    return {item.attr for node in nodes for item in ast.walk(node) if isinstance(item, ast.Attribute)}
+class _Used(NamedTuple):
+    names: frozenset[str]
+    attributes: frozenset[str]
+
+
+@cache
+def _used(node: ast.AST, without: frozenset[str] = frozenset()) -> _Used:
+    """Names and attributes in `node`, but not those in methods named in `without`."""
+    names, attributes, todo = set(), set(), [node]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, ast.Name):
+            names.add(item.id)
+        elif isinstance(item, ast.Attribute):
+            attributes.add(item.attr)
+        todo += [child for child in ast.iter_child_nodes(item) if not _is_left_out(item, child, without)]
+    return _Used(frozenset(names), frozenset(attributes))
+
+
+def _is_left_out(scope: ast.AST, item: ast.AST, names: frozenset[str]) -> bool:
+    """Whether `item` in the body of `scope` is a method of one of these names."""
+    return isinstance(scope, ast.ClassDef) and isinstance(item, ast.FunctionDef) and item.name in names
+
+
+def _attributes(nodes: Iterable[ast.AST], without: frozenset[str] = frozenset()) -> set[str]:
+    return set().union(*(_used(node, without).attributes for node in nodes))
 
 
 def _evaluation_names(nodes: list[ast.AST]) -> frozenset[str]:
@@ -122,14 +161,10 @@ def _evaluation_names(nodes: list[ast.AST]) -> frozenset[str]:
         used = _attributes(method for method in methods if method.name in names)
         candidates = {method.name for method in methods if method.name in used} - names
         # a method that calls its parent's of the same name does not thereby belong to training
-        more = {name for name in candidates if name not in _used_in_training(nodes, names | {name})}
+        more = {name for name in candidates if name not in _attributes(nodes, names | {name})}
         if not more:
             return names
         names |= more
-
-
-def _used_in_training(nodes: Iterable[ast.AST], without: frozenset[str]) -> set[str]:
-    return _attributes(_training_part(node, without) for node in nodes)
 
 
 def _evaluation_methods(node: ast.AST, names: frozenset[str]) -> list[ast.FunctionDef]:
@@ -142,9 +177,7 @@ class _Strip(ast.NodeTransformer):
         self.names = names
 
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        node.body = [
-            item for item in node.body if not (isinstance(item, ast.FunctionDef) and item.name in self.names)
-        ]
+        node.body = [item for item in node.body if not _is_left_out(node, item, self.names)]
         return self.generic_visit(node)
 
 
@@ -185,8 +218,13 @@ class _Import(NamedTuple):
     name: str | None  # the name there, None if a module itself is bound
 
 
-def _imports(tree: ast.AST, module: str) -> Iterator[_Import]:
+@cache
+def _imports(tree: ast.Module, module: str) -> tuple[_Import, ...]:
     """Imports of ours anywhere in `tree`, the source of `module`."""
+    return tuple(_found_imports(tree, module))
+
+
+def _found_imports(tree: ast.Module, module: str) -> Iterator[_Import]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -263,8 +301,7 @@ def _reach(build: Callable, *, without: frozenset[str]) -> _Reach:
         for position, statement in enumerate(tree.body):
             if name in _stored(statement):
                 found[module, position] = statement
-                part = _training_part(statement, without)
-                todo += [(module, used) for used in _loaded(part)]
+                todo += [(module, used) for used in _used(statement, without).names]
     ordered = [found[place] for place in sorted(found)]
     return _Reach(ordered, modules)
 
@@ -275,7 +312,8 @@ _NewScope = (
 )  # fmt: skip
 
 
-def _stored(statement: ast.stmt) -> set[str]:
+@cache
+def _stored(statement: ast.stmt) -> frozenset[str]:
     """Names that a top-level statement defines or changes in its module."""
     names, todo = set(), [statement]
     while todo:
@@ -286,8 +324,4 @@ def _stored(statement: ast.stmt) -> set[str]:
             names.add(node.id)
         if not isinstance(node, _NewScope):
             todo += ast.iter_child_nodes(node)
-    return names
-
-
-def _loaded(node: ast.AST) -> set[str]:
-    return {item.id for item in ast.walk(node) if isinstance(item, ast.Name)}
+    return frozenset(names)
