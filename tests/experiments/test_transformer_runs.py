@@ -131,12 +131,13 @@ def test_every_budget_of_the_facts_is_an_experiment():
     translations = {
         f"{task}/{kind}": set(p for p, b in budgets.items() if kind in b["models"])
         for task, budgets in FACTS.budgets.items()
-        if task != "table3"
+        if task not in ("table3", "table3_long")
         for kind in {kind for budget in budgets.values() for kind in budget["models"]}
     }
     ablations = {f"table3/{row}": set(FACTS.budgets["table3"]) for row in ROWS}
     variant = {"table3_pre_norm/base": set(FACTS.budgets["table3"])}
     variant |= {f"table3_pre_norm/{row}": {"cpu", "gpu"} for row in ("n_8", "big")}
+    variant |= {f"table3_long/{row}": set(FACTS.budgets["table3_long"]) for row in ROWS}
     assert {e.id: set(e.configs) for e in EXPERIMENTS} == translations | ablations | variant
 
 
@@ -148,6 +149,17 @@ def test_the_variant_differs_from_its_row_in_its_norms_alone(row):
     for profile, config in variant.configs.items():
         assert config.model.norm_position == "pre"
         assert replace(config, model=base.configs[profile].model) == base.configs[profile]
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_longer_training_differs_in_training_alone(row):
+    short, longer = BY_ID[f"table3/{row}"], BY_ID[f"table3_long/{row}"]
+    assert longer.seeds == {"cpu": short.seeds["cpu"]} and longer.tables == ()
+    before, after = (experiment.configs["cpu"] for experiment in (short, longer))
+    assert replace(after, training=before.training) == before
+    assert after.training.max_steps > before.training.max_steps
+    assert after.training.warmup_steps > before.training.warmup_steps
+    assert after.training.lr == before.training.lr, "the paper's formula: a longer warm-up has a lower peak"
 
 
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e.task != "lengths"], ids=lambda e: e.id)
@@ -188,7 +200,9 @@ def test_gpu_budgets_resolve_build_and_are_larger(experiment):
 
 def test_every_row_that_cpu_records_has_a_gpu_budget():
     for e in EXPERIMENTS:
-        if e.task.startswith(("multi30k", "table3")):
+        if (
+            e.task.startswith(("multi30k", "table3")) and e.task != "table3_long"
+        ):  # at gpu table 3 is long itself
             assert {"cpu", "gpu"} <= set(e.configs), e.id
 
 
@@ -228,11 +242,13 @@ def config_of(experiment, profile="cpu"):
 def test_the_batches_and_updates_that_the_deviations_speak_of(deviation, number):
     """Every run of a task and profile has the number that is said of it, and the paper's own profile the paper's."""
 
+    def tasks(start):
+        long = {"table3_long"} if start != "table3_long" else set()
+        return {e.task for e in EXPERIMENTS if e.task.startswith(start)} - long
+
     def of(task, profile):
         (one,) = {
-            number(e.configs[profile])
-            for e in EXPERIMENTS
-            if e.task.startswith(task) and profile in e.configs
+            number(e.configs[profile]) for e in EXPERIMENTS if e.task in tasks(task) and profile in e.configs
         }
         return f"{one:,}"
 
@@ -241,6 +257,7 @@ def test_the_batches_and_updates_that_the_deviations_speak_of(deviation, number)
     assert f"in the trial on pairs of WMT14 {of('wmt14_sample', 'cpu')}" in said(deviation)
     assert f"{number(config_of('wmt14_en_de/base', 'paper')):,}" in said(deviation, "paper")
     if deviation == "updates":
+        assert f"in its longer training {of('table3_long', 'cpu')} at cpu" in said("updates")
         assert f"{number(config_of('table3/big', 'paper')):,} of the big" in said("updates", "paper")
 
 
@@ -293,7 +310,7 @@ def test_the_paper_s_schedule_peaks_where_it_says():
 
 def test_table_3_has_no_averaging_and_no_test_split():
     for experiment in EXPERIMENTS:
-        if experiment.task == "table3":
+        if experiment.task in ("table3", "table3_long"):
             for config in experiment.configs.values():
                 assert config.average_every is None and config.corpus.tests == ()
 

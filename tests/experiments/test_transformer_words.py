@@ -15,8 +15,10 @@ from tests.reproduction.toy import record_data
 FACTS = load_papers()[PAPER]
 
 
-def run(row, seed=0, *, end=1.2, best=None, before=None, corpus="spoken-numbers"):
+def run(row, seed=0, *, end=1.2, best=None, before=None, corpus="spoken-numbers", bleu_at_best=None):
     metrics = {"perplexity": end, "best_perplexity": end if best is None else best, "bleu_validation": 90.0}
+    if bleu_at_best is not None:
+        metrics["bleu_validation_at_best"] = bleu_at_best
     history = [{"step": step, "perplexity": value} for step, value in enumerate((before or end, end))]
     data = record_data(
         PAPER, f"table3/{row}", seed, metrics, history=history, config={"corpus": {"name": corpus}}
@@ -270,9 +272,27 @@ def test_best_evaluations_stand_beside_the_last():
         "n_8": [run("n_8", end=1.5, best=1.2), run("n_8", 1, end=1.3)],
     }
     lines = [line.split() for line in repr(words.best_table(records)).splitlines()[3:]]
-    assert lines[0] == ["base", "1.20", "1.20", "0.000"]
-    assert lines[1] == ["(C)", "N", "=", "8", "1.40", "1.25", "0.223"]
+    assert lines[0] == ["base", "1.20", "1.20", "0.000", "90.0", "2"]
+    assert lines[1] == ["(C)", "N", "=", "8", "1.40", "1.25", "0.223", "90.0", "2"]
+    assert "was not scored" in repr(words.best_table(records))
+    scored = repr(
+        words.best_table({"base": [run("base", bleu_at_best=94.0), run("base", 1, bleu_at_best=95.0)]})
+    )
+    assert scored.splitlines()[3].split() == ["base", "1.20", "1.20", "0.000", "90.0", "94.5", "2"]
+    assert "was not scored" not in scored
     assert repr(words.best_table({"base": []})) == "No records yet."
+
+
+def test_longer_training_says_how_it_differs_and_how_much_is_recorded():
+    how, why = words.longer_words(FACTS, {"base": [run("base"), run("base", 1)], "h_1": []})
+    short, longer = (FACTS.budgets[task]["cpu"]["training"] for task in ("table3", "table3_long"))
+    assert how.startswith(
+        f"Once more with {longer['steps']:,} updates in place of {short['steps']:,} and a warm-up of "
+    )
+    peaks = [rate * budget["warmup_steps"] ** -0.5 for rate, budget in ((1, longer), (1, short))]
+    assert f"{peaks[0] / peaks[1]:.0%} of the other" in how and how.endswith("Recorded: 2 of 60 runs.")
+    assert "before any of them was run" in why
+    assert words.longer_words(FACTS, {}, "gpu") == ["No longer training is configured at profile gpu."]
 
 
 def test_a_verdict_that_changes_at_the_best_evaluation_is_named():

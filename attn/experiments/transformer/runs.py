@@ -11,6 +11,7 @@ import torch
 
 from attn.data.copied_letters import CopyingTask
 from attn.experiments.transformer.alignments import AlignedWorkload
+from attn.experiments.transformer.best import BestWorkload
 from attn.experiments.transformer.corpora import CorpusConfig
 from attn.experiments.transformer.flops import model_flops
 from attn.experiments.transformer.lengths import LengthsConfig, LengthsWorkload
@@ -70,6 +71,11 @@ def build_captions(config: TranslationConfig, seed: int, device: torch.device) -
 def build_aligned(config: TranslationConfig, seed: int, device: torch.device) -> AlignedWorkload:
     """Workload of a recurrent model with attention."""
     return AlignedWorkload(config, seed, device)
+
+
+def build_best(config: TranslationConfig, seed: int, device: torch.device) -> BestWorkload:
+    """Workload of a run that is also scored at its best evaluation."""
+    return BestWorkload(config, seed, device)
 
 
 def build_lengths(config: LengthsConfig, seed: int, device: torch.device) -> LengthsWorkload:
@@ -237,6 +243,26 @@ def _ablation(row: Row) -> Experiment:
     )
 
 
+def _longer(row: Row) -> Experiment:
+    """A row of table 3 once more, with more updates and a longer warm-up, also scored at its best evaluation."""
+    full, short = complete(row), _ablation(row)
+    budgets = load_papers()[PAPER].budgets["table3_long"]
+    configs = {
+        profile: _config(budget, scaled_model(row, budget["base"]), budget["training"], full["eps_ls"])
+        for profile, budget in budgets.items()
+    }
+    return replace(
+        short,
+        id=short.id.replace("table3/", "table3_long/"),
+        task="table3_long",
+        label=f"{short.label}, longer training",
+        tables=(),
+        configs=configs,
+        seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
+        build=build_best,
+    )
+
+
 def _pre_norm(base: Experiment, *profiles: str) -> Experiment:
     """A row of table 3 with layer norm before each sub-layer, which measures a deviation.
 
@@ -333,6 +359,7 @@ ABLATIONS = tuple(_ablation(row) for row in table3_rows())
 EXPERIMENTS = (
     *(_translation(task, kind) for task in TASKS for kind in _kinds(task)),
     *ABLATIONS,
+    *map(_longer, table3_rows()),
     _pre_norm(ABLATIONS[0]),
     # The rows that stay on the plateau in every seed: is it the schedule, or their size?
     *(_pre_norm(row, "cpu", "gpu") for row in ABLATIONS if row.id in ("table3/n_8", "table3/big")),

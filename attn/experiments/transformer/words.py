@@ -13,7 +13,7 @@ from attn.experiments.transformer.runs import ABLATIONS, TASKS, row_id, row_labe
 from attn.reproduction.claims import CONFIDENCE, FAILS, HOLDS, Verdict, judge, t_interval
 from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import Paper, load_papers
-from attn.reproduction.grid import Grid, Html, linked, plain
+from attn.reproduction.grid import BLANK, Grid, Html, linked, plain
 from attn.reproduction.records import Record
 from attn.training.config import TrainingConfig
 
@@ -290,11 +290,7 @@ def norm_words(post: Sequence[Record], pre: Sequence[Record]) -> str:
         pre: the same with layer norm before each sub-layer.
     """
     places = {"after the sum": post, "before the sub-layer": pre}
-    ends = {
-        place: sum(run.metric("perplexity") for run in runs) / len(runs)
-        for place, runs in places.items()
-        if runs
-    }
+    ends = {place: _mean(runs, "perplexity") for place, runs in places.items() if runs}
     if not ends:
         return NO_RECORDS
     drawn = [
@@ -396,7 +392,7 @@ def _withheld(margin: Mapping, without: Mapping[str, Verdict], judged: Mapping[s
 def ceiling_words(records: Rows) -> str:
     """How near the rows of table 3 that have learned their sentences lie to each other, in a sentence."""
     ends = {
-        row_label(row): sum(run.metric("bleu_validation") for run in runs) / len(runs)
+        row_label(row): _mean(runs, "bleu_validation")
         for row in table3_rows()
         if (runs := records.get(row_id(row))) and not any(map(claims.on_plateau, runs))
         and not any(map(claims.still_falling, runs))
@@ -411,20 +407,55 @@ def ceiling_words(records: Rows) -> str:
     )
 
 
+def longer_words(paper: Paper, records: Rows, profile: str = BOOK_PROFILE) -> list[str]:
+    """How longer training of table 3 differs, what is recorded of it and what for, a paragraph each.
+
+    Args:
+        paper: the facts, with both budgets.
+        records: longer runs by id of the row.
+        profile: whose budgets.
+    """
+    short, longer = (paper.budgets[task].get(profile) for task in ("table3", "table3_long"))
+    if longer is None:
+        return [f"No longer training is configured at profile {profile}."]
+    wanted, found = longer["seeds"] * len(table3_rows()), sum(map(len, records.values()))
+    updates, warmups = ([b["training"][name] for b in (longer, short)] for name in ("steps", "warmup_steps"))
+    return [
+        f"Once more with {updates[0]:,} updates in place of {updates[1]:,} and a warm-up of {warmups[0]:,} in place of "
+        f"{warmups[1]:,}, whose peak rate is {(warmups[1] / warmups[0]) ** 0.5:.0%} of the other; all else is the same. "
+        f"Recorded: {found} of {wanted} runs.",
+        longer["purpose"],
+    ]
+
+
 def best_table(records: Rows) -> Html:
-    """Perplexity of every row after the last update and at its best evaluation, mean over seeds."""
-    columns = ["Row", "After the last update", "At its best evaluation", "Largest gain of a seed, nats"]
-    grid = Grid(plain("Validation perplexity at equal updates, and at each run's best evaluation"), columns)
+    """Perplexity and BLEU of every row after the last update and at its best evaluation, mean over seeds."""
+    columns = ["Row", "Perplexity, last", "Perplexity, best", "Largest gain of a seed, nats", "BLEU, last",
+               "BLEU, best", "Seeds"]  # fmt: skip
+    grid = Grid(
+        plain("Validation at equal updates, and at each run's evaluation of lowest perplexity"), columns
+    )
+    scored = False
     for row in table3_rows():
         runs = records.get(row_id(row))
         if not runs:
             continue
-        last, best = (
-            sum(run.metric(name) for run in runs) / len(runs) for name in ("perplexity", "best_perplexity")
-        )
-        cells = [row_label(row), f"{last:.2f}", f"{best:.2f}", f"{max(map(_gain, runs)):.3f}"]
+        at_best = all("bleu_validation_at_best" in run.data["metrics"] for run in runs)
+        scored |= at_best
+        cells = [
+            row_label(row), f"{_mean(runs, 'perplexity'):.2f}", f"{_mean(runs, 'best_perplexity'):.2f}",
+            f"{max(map(_gain, runs)):.3f}", f"{_mean(runs, 'bleu_validation'):.1f}",
+            f"{_mean(runs, 'bleu_validation_at_best'):.1f}" if at_best else BLANK, len(runs),
+        ]  # fmt: skip
         grid.add(list(map(plain, cells)))
-    return grid.render() if grid.rows else Html(f'<p class="attn-note">{NO_RECORDS}</p>', NO_RECORDS)
+    if not grid.rows:
+        return Html(f'<p class="attn-note">{NO_RECORDS}</p>', NO_RECORDS)
+    grid.notes = [] if scored else [plain("BLEU at the best evaluation was not scored in these runs.")]
+    return grid.render()
+
+
+def _mean(runs: Sequence[Record], metric: str) -> float:
+    return sum(run.metric(metric) for run in runs) / len(runs)
 
 
 def _gain(run: Record) -> float:
