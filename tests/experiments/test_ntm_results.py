@@ -297,8 +297,11 @@ def test_endurance_counts_what_is_lost_after_the_first_success():
     ]
     lost = with_end(with_end(run_of("copy/ntm_lstm", 1, costs=(9.0, 0.0)), 0.00001), 30)
     (words,) = results.endurance_words("copy", [lost])
+    last = lost.history[-1]["seen"]
     assert (
-        "Of the 9 evaluations" in words and "5 are not below, at most 30 bits; 30 bits at the end." in words
+        "Of the 9 evaluations" in words
+        and f"5 are not below, at most 30 bits, the last after {last:,} sequences; 30 bits at the end."
+        in words
     )
     (never,) = results.endurance_words("copy", [run_of("copy/lstm", 2)])
     assert never.startswith("Seed 2: ") and never.endswith("; never below 0.1 bits, 8.02 at the end.")

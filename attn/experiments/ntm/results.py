@@ -209,9 +209,12 @@ def _endurance(record: Record, level: float) -> str:
     first = solved_at(record.history, level)
     if first is None:
         return f"{said}; never below {level:g} bits, {final_cost(record):.3g} at the end."
-    after = [entry["bits_per_sequence"] for entry in record.history if entry["seen"] > first]
-    above = [cost for cost in after if cost >= level]
-    worst = f", at most {max(above):.3g} bits" if above else ""
+    after = [entry for entry in record.history if entry["seen"] > first]
+    above = [entry for entry in after if entry["bits_per_sequence"] >= level]
+    worst = ""
+    if above:
+        most = max(entry["bits_per_sequence"] for entry in above)
+        worst = f", at most {most:.3g} bits, the last after {above[-1]['seen']:,} sequences"
     return (
         f"{said}. Of the {len(after)} evaluations after it first came below {level:g} bits, {len(above)} are not "
         f"below{worst}; {_bits(final_cost(record))} bits at the end."
