@@ -40,7 +40,8 @@ REPLAY_STEPS = (
     3  # first losses kept in a record, and replayed to see whether the code still computes the same
 )
 HISTORY_LIMIT = 600  # entries of a record's history
-_PROBE_STEPS = 3  # updates timed to estimate a grid's cost
+_PROBE_STEPS = 100  # most updates that are timed to estimate a grid's cost
+_PROBE_SECONDS = 3.0  # no update is begun later than this after the first timed one
 # Weights, gradients and two moments: what any run needs besides activations.
 _COPIES = 4
 _MOST_PIECES = 64  # of an update, tried where the whole does not fit
@@ -576,17 +577,19 @@ def _timed_cost(job: Job, results: Path, device: torch.device) -> tuple[float, i
     workload = _build(job, device, results)
 
     def timed() -> TrainingResult:
-        for count in (1, _PROBE_STEPS):
-            result = train(workload, config.training, seed=job.seed, stop_after=count, evaluate=False)
-        return result
+        train(workload, config.training, seed=job.seed, stop_after=1, evaluate=False)
+        return train(
+            workload, config.training, seed=job.seed, stop_after=_PROBE_STEPS, time_limit_s=_PROBE_SECONDS,
+            evaluate=False,
+        )  # fmt: skip
 
     result = _or_what_fits(timed, job, workload, device, results)
     size = _weights(workload.model)
     return (
-        result.seconds / _PROBE_STEPS * config.training.max_steps,
+        result.seconds / result.step * config.training.max_steps,
         result.peak_memory_bytes,
         size,
-        f"from timing {_PROBE_STEPS} updates",
+        "from timing a few updates",
     )
 
 

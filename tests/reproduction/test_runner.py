@@ -273,7 +273,7 @@ def test_an_unknown_profile_of_an_experiment(toy):
 def test_cost_is_timed_then_taken_from_records(toy):
     grid = jobs(toy.chapter, [toy.experiment()], "cpu", None)
     timed = estimate(grid, toy.results, CPU)
-    assert timed.basis == "from timing 3 updates" and timed.seconds > 0
+    assert timed.basis == "from timing a few updates" and timed.seconds > 0
     assert (len(timed.to_run), timed.skipped, timed.disk_bytes) == (3, [], 4 * 4 * 4)
     assert load_records(toy.results) == ([], []) and not toy.runs.exists()
 
@@ -304,7 +304,7 @@ def test_the_first_update_counts_for_no_time(toy, monkeypatch):
     monkeypatch.setattr(toy.module.ToyWorkload, "loss", slow_at_first)
     monkeypatch.setattr("attn.training.loop.time.perf_counter", lambda: clock[0])
     assert estimate([toy.job(0)], toy.results, CPU).seconds == 12 * 2
-    assert len(updates) == 4
+    assert len(updates) == 1 + 2, "timed for three seconds, no update is begun after those"
 
 
 def test_cost_is_not_taken_from_another_device_or_a_shorter_run(toy):
