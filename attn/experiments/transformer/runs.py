@@ -220,10 +220,10 @@ def _translation(task: str, kind: str) -> Experiment:
     )
 
 
-def _ablation(row: Row) -> Experiment:
-    """A row of table 3: at the paper's sizes in profile "paper", scaled down in the others."""
+def _ablation(row: Row, task: str = "table3") -> Experiment:
+    """A row of table 3 by a task's budgets: at the paper's sizes in profile "paper", scaled down in the others."""
     full = complete(row)
-    budgets = load_papers()[PAPER].budgets["table3"]
+    budgets = load_papers()[PAPER].budgets[task]
     configs = {}
     for profile, budget in budgets.items():
         model = printed_model(row) if profile == "paper" else scaled_model(row, budget["base"])
@@ -232,8 +232,8 @@ def _ablation(row: Row) -> Experiment:
             training = {**training, "steps": full["train_steps"]}
         configs[profile] = _config(budget, model, training, full["eps_ls"])
     return Experiment(
-        id=f"table3/{row_id(row)}",
-        task="table3",
+        id=f"{task}/{row_id(row)}",
+        task=task,
         label=f"Table 3, {row_label(row)}",
         tables=("table3",),
         configs=configs,
@@ -245,22 +245,8 @@ def _ablation(row: Row) -> Experiment:
 
 def _longer(row: Row) -> Experiment:
     """A row of table 3 once more, with more updates and a longer warm-up, also scored at its best evaluation."""
-    full, short = complete(row), _ablation(row)
-    budgets = load_papers()[PAPER].budgets["table3_long"]
-    configs = {
-        profile: _config(budget, scaled_model(row, budget["base"]), budget["training"], full["eps_ls"])
-        for profile, budget in budgets.items()
-    }
-    return replace(
-        short,
-        id=short.id.replace("table3/", "table3_long/"),
-        task="table3_long",
-        label=f"{short.label}, longer training",
-        tables=(),
-        configs=configs,
-        seeds={profile: budget["seeds"] for profile, budget in budgets.items()},
-        build=build_best,
-    )
+    row_again = _ablation(row, "table3_long")
+    return replace(row_again, label=f"{row_again.label}, longer training", tables=(), build=build_best)
 
 
 def _pre_norm(base: Experiment, *profiles: str) -> Experiment:
@@ -355,7 +341,7 @@ def _kinds(task: str) -> list[str]:
     return [kind for kind in LABELS if any(kind in budget["models"] for budget in budgets)]
 
 
-ABLATIONS = tuple(_ablation(row) for row in table3_rows())
+ABLATIONS = tuple(map(_ablation, table3_rows()))
 EXPERIMENTS = (
     *(_translation(task, kind) for task in TASKS for kind in _kinds(task)),
     *ABLATIONS,
