@@ -7,7 +7,7 @@ import torch
 
 from attn.experiments.transformer.best import BestWorkload
 from attn.experiments.transformer.corpora import CorpusConfig
-from attn.experiments.transformer.runs import EXPERIMENTS, build, build_best
+from attn.experiments.transformer.runs import EXPERIMENTS, GRID, build, build_best
 from attn.experiments.transformer.workloads import PairsWorkload, TransformerConfig, TranslationConfig
 from attn.reproduction.sources import EVALUATION, source_hashes
 from attn.training import train
@@ -91,8 +91,8 @@ def test_a_run_that_is_killed_keeps_its_best_weights(tmp_path, scripted):
     assert same(resumed.best.snapshots[0], whole.best.snapshots[0])
 
 
-def test_only_longer_training_of_table_3_is_scored_so():
-    assert {e.task for e in EXPERIMENTS if e.build is build_best} == {"table3_long"}
+def test_the_grid_of_table_3_is_scored_so_and_so_is_its_variant():
+    assert {e.task for e in EXPERIMENTS if e.build is build_best} == {GRID, "table3_pre_norm"}
     own = f"{build_best.__module__}:{build_best.__name__}"
     assert own in source_hashes(build_best) and own + EVALUATION in source_hashes(build_best)
 

@@ -7,7 +7,7 @@ import pytest
 
 from attn.experiments.transformer import claims
 from attn.experiments.transformer.claims import AT_BEST, CLAIMS, WITHOUT_FALLING, WITHOUT_RULE, on_plateau
-from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, row_id, table3_rows
+from attn.experiments.transformer.runs import EXPERIMENTS, GRID, PAPER, row_id, table3_rows
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
@@ -25,12 +25,13 @@ def runs(changes=None, *, corpus="real text", scale=1.0, worse_end=None):
     """
     found = []
     for row in table3_rows():
-        name = f"table3/{row_id(row)}"
+        name = f"{GRID}/{row_id(row)}"
         ppl, bleu = (changes or {}).get(row_id(row), (row["ppl_dev"], row["bleu_dev"]))
         for seed in range(3):
             best = scale * ppl * (1 + 1e-4 * seed)
             end = best * (worse_end or {}).get(row_id(row), 1)
             metrics = {"perplexity": end, "best_perplexity": best, "bleu_validation": bleu + 1e-3 * seed}
+            metrics["bleu_validation_at_best"] = metrics["bleu_validation"]
             history = [{"step": step, "perplexity": end} for step in (350, 400)]
             config = {"corpus": {"name": corpus}}
             data = record_data(PAPER, name, seed, metrics, config=config, history=history)
@@ -50,20 +51,20 @@ def test_the_printed_numbers_pass_every_claim(claim):
 @every_claim
 def test_swapped_rows_fail_it(claim):
     printed = {row_id(row): (row["ppl_dev"], row["bleu_dev"]) for row in table3_rows()}
-    one, other = (name.removeprefix("table3/") for name in claim.experiments[:2])
+    one, other = (name.removeprefix(f"{GRID}/") for name in claim.experiments[:2])
     if claim.kind == "equality":
         changes = {one: (2 * printed[one][0], printed[one][1] - 5)}
     else:
         changes = {one: printed[other], other: printed[one]}
     # the control stays: a row of another size costs more than any row here
-    control = claim.experiments[-1].removeprefix("table3/")
+    control = claim.experiments[-1].removeprefix(f"{GRID}/")
     changes.setdefault(control, (99.0, 11.0))
     assert verdict(claim, runs(changes)).verdict == FAILS
 
 
 @every_claim
 def test_without_its_control_a_claim_is_not_tested(claim):
-    control = claim.experiments[-1].removeprefix("table3/")
+    control = claim.experiments[-1].removeprefix(f"{GRID}/")
     found = verdict(claim, runs({"base": (40.0, 2.0), control: (30.0, 2.0)}))
     assert found.verdict == NOT_TESTED and found.reason.startswith("the positive control does not show")
 
@@ -77,7 +78,7 @@ def test_that_the_base_model_learns_is_no_control_of_size(claim):
 
 def test_no_test_of_size_is_its_own_control():
     for claim in TRAINED:
-        compared, control = set(claim.experiments[:2]), {claim.experiments[-1], "table3/base"}
+        compared, control = set(claim.experiments[:2]), {claim.experiments[-1], f"{GRID}/base"}
         assert compared != control, claim.id
 
 
@@ -103,7 +104,7 @@ def test_a_control_that_still_falls_withholds_a_test_of_rows_that_do_not():
     records = runs(**GENERATED)
     assert verdict(claim, records).verdict == HOLDS
     for record in records:
-        if record.key[1] == "table3/d_model_256":
+        if record.key[1] == f"{GRID}/d_model_256":
             record.history[-2]["perplexity"] = 1.2 * record.history[-1]["perplexity"]
     assert verdict(claim, records).verdict == NOT_TESTED
     (free,) = [free for free in WITHOUT_FALLING if free.id == claim.id]
@@ -143,7 +144,7 @@ def test_without_the_rule_a_row_on_the_plateau_is_judged_by_the_same_tests():
     assert [claim.id for claim in WITHOUT_RULE] == [claim.id for claim in TRAINED]
     records = runs(**GENERATED)
     for record in records:
-        if record.key[1] == "table3/n_8":
+        if record.key[1] == f"{GRID}/n_8":
             record.data["metrics"]["perplexity"]["value"] = 2.1
     with_rule, without = (
         {claim.id: verdict(claim, records).verdict for claim in which} for which in (TRAINED, WITHOUT_RULE)
@@ -167,17 +168,22 @@ def test_a_plateau_is_known_of_generated_sentences_alone():
     assert all(map(on_plateau, runs(corpus="spoken-numbers")))
 
 
-def test_tests_at_the_best_evaluation_are_those_on_cost_and_look_there():
-    costs = {claim.id: claim for claim in CLAIMS if claim.unit == claims.NATS}
-    assert [claim.id for claim in AT_BEST] == list(costs) and {"c3_layers_4", "c6_cost"} <= set(costs)
-    (claim,) = [claim for claim in AT_BEST if claim.id == "c3_double_width"]
+def test_tests_at_the_best_evaluation_are_the_same_and_look_there():
+    last, best = ({claim.id: claim for claim in which} for which in (TRAINED, AT_BEST))
+    assert list(best) == list(last)
     records = runs(worse_end={"d_model_1024": 2})
-    assert verdict(costs[claim.id], records).verdict == FAILS and verdict(claim, records).verdict == HOLDS
+    assert verdict(last["c3_double_width"], records).verdict == FAILS
+    assert verdict(best["c3_double_width"], records).verdict == HOLDS
+    for record in records:
+        if record.key[1] == f"{GRID}/h_1":
+            record.data["metrics"]["bleu_validation_at_best"]["value"] = 60.0
+    assert verdict(last["c1_one_head"], records).verdict == HOLDS
+    assert verdict(best["c1_one_head"], records).verdict == FAILS
 
 
 @pytest.mark.parametrize("fact", ["c2", "c4", "c5", "c6"])
 def test_what_the_paper_says_of_both_measures_is_tested_in_both(fact):
-    assert {claim.unit for claim in TRAINED if claim.fact == fact} == {claims.NATS, "BLEU"}
+    assert {claim.unit for claim in TRAINED if claim.fact == fact} == {"nats per subword", "BLEU"}
 
 
 def test_claims_and_experiments_fit_the_facts():

@@ -11,7 +11,7 @@ from attn.experiments.transformer import CHAPTER, results
 from attn.experiments.transformer.complexity import PathFit
 from attn.experiments.transformer.fits import Exponents
 from attn.experiments.transformer.live import BANDS
-from attn.experiments.transformer.runs import PAPER, row_id, table3_rows
+from attn.experiments.transformer.runs import GRID, PAPER, row_id, table3_rows
 from attn.reproduction.experiment import Metric, Outcome
 from attn.reproduction.live import live_rows
 from attn.reproduction.records import Record
@@ -126,7 +126,7 @@ def ablation_records():
         name = row_id(row)
         values = [(2.0 * 1.1**index, 80.0 - index + seed) for seed in range(2)]
         found[name] = [
-            record(f"table3/{name}", seed, perplexity=ppl, bleu_validation=bleu)
+            record(f"{GRID}/{name}", seed, perplexity=ppl, bleu_validation=bleu)
             for seed, (ppl, bleu) in enumerate(values)
         ]
     return found
@@ -224,7 +224,7 @@ def test_the_live_check_has_its_run_and_its_baseline():
 
 
 def test_norms_are_told_apart():
-    drawing = results.norm_curves([record("table3/base", 0)], [record("table3_pre_norm/base", 0)])
+    drawing = results.norm_curves([record(f"{GRID}/base", 0)], [record("table3_pre_norm/base", 0)])
     (legend,) = drawing.legends
     said = [text.get_text() for text in legend.get_texts()]
     assert [words.partition(" (")[0] for words in said] == [

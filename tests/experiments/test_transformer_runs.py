@@ -13,8 +13,10 @@ from attn.experiments.transformer.corpora import CorpusConfig
 from attn.experiments.transformer.flops import on_meta
 from attn.experiments.transformer.runs import (
     EXPERIMENTS,
+    GRID,
     PAPER,
     PRINTED_VOCABULARY,
+    SHORT_GRID,
     build,
     complete,
     printed_model,
@@ -131,20 +133,17 @@ def test_every_budget_of_the_facts_is_an_experiment():
     translations = {
         f"{task}/{kind}": set(p for p, b in budgets.items() if kind in b["models"])
         for task, budgets in FACTS.budgets.items()
-        if task not in ("table3", "table3_long")
+        if task not in (SHORT_GRID, GRID)
         for kind in {kind for budget in budgets.values() for kind in budget["models"]}
     }
-    ablations = {f"table3/{row}": set(FACTS.budgets["table3"]) for row in ROWS}
-    variant = {"table3_pre_norm/base": set(FACTS.budgets["table3"])}
-    variant |= {f"table3_pre_norm/{row}": {"cpu", "gpu"} for row in ("n_8", "big")}
-    variant |= {f"table3_long/{row}": set(FACTS.budgets["table3_long"]) for row in ROWS}
+    ablations = {f"{task}/{row}": set(FACTS.budgets[task]) for task in (GRID, SHORT_GRID) for row in ROWS}
+    variant = {"table3_pre_norm/base": set(FACTS.budgets[GRID])}
     assert {e.id: set(e.configs) for e in EXPERIMENTS} == translations | ablations | variant
 
 
-@pytest.mark.parametrize("row", ["base", "n_8", "big"])
-def test_the_variant_differs_from_its_row_in_its_norms_alone(row):
-    base, variant = BY_ID[f"table3/{row}"], BY_ID[f"table3_pre_norm/{row}"]
-    assert variant.seeds == {profile: base.seeds[profile] for profile in variant.configs}
+def test_the_variant_differs_from_its_row_in_its_norms_alone():
+    base, variant = BY_ID[f"{GRID}/base"], BY_ID["table3_pre_norm/base"]
+    assert variant.seeds == base.seeds and set(variant.configs) == set(base.configs)
     assert variant.tables == () and variant.task == "table3_pre_norm"
     for profile, config in variant.configs.items():
         assert config.model.norm_position == "pre"
@@ -152,9 +151,9 @@ def test_the_variant_differs_from_its_row_in_its_norms_alone(row):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_longer_training_differs_in_training_alone(row):
-    short, longer = BY_ID[f"table3/{row}"], BY_ID[f"table3_long/{row}"]
-    assert longer.seeds == {"cpu": short.seeds["cpu"]} and longer.tables == ()
+def test_shorter_training_differs_in_training_alone(row):
+    short, longer = BY_ID[f"{SHORT_GRID}/{row}"], BY_ID[f"{GRID}/{row}"]
+    assert short.seeds == {"cpu": longer.seeds["cpu"]} and short.tables == ()
     before, after = (experiment.configs["cpu"] for experiment in (short, longer))
     assert replace(after, training=before.training) == before
     assert after.training.max_steps > before.training.max_steps
@@ -181,7 +180,7 @@ def test_a_share_is_of_tokens_and_of_arithmetic():
         "at most 7,500,000,000 target tokens, 1 of the 7,500,000,000"
     )
     assert whole.share(whole.configs["paper"]).endswith("FLOPs, 1 of its 9.6e+18")
-    fewer = BY_ID["table3/n_2"].share(BY_ID["table3/n_2"].configs["paper"])
+    fewer = BY_ID[f"{GRID}/n_2"].share(BY_ID[f"{GRID}/n_2"].configs["paper"])
     assert "1 of the 2,500,000,000" in fewer and "0.53 of its 9.4e+17" in fewer
 
 
@@ -200,8 +199,8 @@ def test_gpu_budgets_resolve_build_and_are_larger(experiment):
 
 def test_every_row_that_cpu_records_has_a_gpu_budget():
     for e in EXPERIMENTS:
-        # longer training is for cpu alone: at gpu table 3 is long itself
-        if e.task.startswith(("multi30k", "table3")) and e.task != "table3_long":
+        # the first runs of table 3 are for cpu alone
+        if e.task.startswith(("multi30k", "table3")) and e.task != SHORT_GRID:
             assert {"cpu", "gpu"} <= set(e.configs), e.id
 
 
@@ -218,7 +217,7 @@ def test_the_sizes_that_the_deviations_speak_of():
     assert "a seventh" in said and 6.5 < ratio("multi30k_en_de/transformer", "gpu", ROWS["base"]) < 7.5
     assert "less than a hundredth" in said and "less than a fifteenth" in said
     for name, row in ROWS.items():
-        assert ratio(f"table3/{name}", "cpu", row) > 100 and ratio(f"table3/{name}", "gpu", row) > 15
+        assert ratio(f"{GRID}/{name}", "cpu", row) > 100 and ratio(f"{GRID}/{name}", "gpu", row) > 15
     trial = BY_ID["wmt14_sample_en_de/base"].configs["cpu"].model
     assert replace(trial, head_dim=64, value_dim=64) == printed_model(ROWS["base"])
 
@@ -242,8 +241,8 @@ def test_the_batches_and_updates_that_the_deviations_speak_of(deviation, number)
     """Every run of a task and profile has the number that is said of it, and the paper's own profile the paper's."""
 
     def tasks(start):
-        long = {"table3_long"} if start != "table3_long" else set()
-        return {e.task for e in EXPERIMENTS if e.task.startswith(start)} - long
+        shorter = {SHORT_GRID} if start != SHORT_GRID else {GRID, "table3_pre_norm"}
+        return {e.task for e in EXPERIMENTS if e.task.startswith(start)} - shorter
 
     def of(task, profile):
         (one,) = {
@@ -251,13 +250,13 @@ def test_the_batches_and_updates_that_the_deviations_speak_of(deviation, number)
         }
         return f"{one:,}"
 
-    for task, where in (("table3", "in table 3"), ("multi30k", "for Multi30k")):
+    for task, where in ((GRID, "in table 3"), ("multi30k", "for Multi30k")):
         assert f"{where} {of(task, 'cpu')} at cpu and {of(task, 'gpu')} at gpu" in said(deviation)
     assert f"in the trial on pairs of WMT14 {of('wmt14_sample', 'cpu')}" in said(deviation)
     assert f"{number(config_of('wmt14_en_de/base', 'paper')):,}" in said(deviation, "paper")
     if deviation == "updates":
-        assert f"in its longer training {of('table3_long', 'cpu')} at cpu" in said("updates")
-        assert f"{number(config_of('table3/big', 'paper')):,} of the big" in said("updates", "paper")
+        assert f"{of(SHORT_GRID, 'cpu')} at cpu in its first, shorter runs" in said("updates")
+        assert f"{number(config_of(f'{GRID}/big', 'paper')):,} of the big" in said("updates", "paper")
 
 
 def test_the_other_settings_that_the_deviations_speak_of():
@@ -304,12 +303,12 @@ def test_the_paper_s_schedule_peaks_where_it_says():
         rates = [learning_rate(training, step) for step in (1, 3999, 4000, 4001, training.max_steps)]
         assert rates[2] == max(rates) == pytest.approx(peak, rel=1e-4)
         assert rates[0] == pytest.approx(peak / 4000, rel=1e-3)
-    assert BY_ID["table3/big"].configs["paper"].training.max_steps == 300_000
+    assert BY_ID[f"{GRID}/big"].configs["paper"].training.max_steps == 300_000
 
 
 def test_table_3_has_no_averaging_and_no_test_split():
     for experiment in EXPERIMENTS:
-        if experiment.task in ("table3", "table3_long"):
+        if experiment.task in (SHORT_GRID, GRID):
             for config in experiment.configs.values():
                 assert config.average_every is None and config.corpus.tests == ()
 

@@ -7,19 +7,15 @@ from dataclasses import replace
 from math import log
 
 from attn.experiments.transformer.complexity import ATTENTION, RECURRENT, chains, crossing, multiply_adds
-from attn.experiments.transformer.runs import PAPER
+from attn.experiments.transformer.runs import GRID, PAPER
 from attn.reproduction.experiment import Claim, Control
 from attn.reproduction.facts import Paper, load_papers
 from attn.reproduction.records import Record
 
 Runs = Mapping[str, Record]
 Rule = tuple[str, Callable[[Record, str], None]]
-_BASE, _SMALLER, _SHALLOW = "table3/base", "table3/d_model_256", "table3/n_2"
-NATS, _BLEU = "nats per subword", "BLEU"
-
-
-def _bleu(record: Record) -> float:
-    return record.metric("bleu_validation")
+_BASE, _SMALLER, _SHALLOW = (f"{GRID}/{row}" for row in ("base", "d_model_256", "n_2"))
+_NATS, _BLEU = "nats per subword", "BLEU"
 
 
 def plateau(record: Record) -> float | None:
@@ -79,17 +75,21 @@ _PLATEAU_RULE = ("has left the plateau in every seed", _left_plateau)
 _FALLING_RULE = ("has stopped falling in every seed", _settled)
 
 
-class _Costs:
-    """Tests on table 3 for one way of taking a run's cost: after its last update, or where it is lowest.
+class _Scores:
+    """Tests on table 3 for one way of scoring a run: after its last update, or at its best evaluation.
 
     Args:
         metric: perplexity that a run's cost is the logarithm of; perplexities differ by a ratio, costs by a difference.
+        bleu: metric that its BLEU is.
         rules: what every run of a test has to meet, the control's included: in words, and as a function of a run and
             `metric` that raises ValueError.
     """
 
-    def __init__(self, metric: str, *, rules: Sequence[Rule] = (_PLATEAU_RULE, _FALLING_RULE)) -> None:
-        self.metric, self.rules = metric, tuple(rules)
+    def __init__(
+        self, metric: str = "perplexity", bleu: str = "bleu_validation", *,
+        rules: Sequence[Rule] = (_PLATEAU_RULE, _FALLING_RULE),
+    ) -> None:  # fmt: skip
+        self.metric, self.bleu_metric, self.rules = metric, bleu, tuple(rules)
         self.size_shows = self._dearer(_SMALLER, "A model of half the width costs more than the base model")
         # Half the width would be its own control. In print no row costs more than this one.
         self.depth_shows = self._dearer(
@@ -112,6 +112,10 @@ class _Costs:
         """Cost of a validation subword."""
         return log(record.metric(self.metric))
 
+    def bleu(self, record: Record) -> float:
+        """BLEU on the validation split."""
+        return record.metric(self.bleu_metric)
+
     def control(self, control: Control, needed: Sequence[str]) -> Control:
         """`control`, and every run of the test meets the rules; a seed of which one does not has no number."""
         if not self.rules:
@@ -132,7 +136,7 @@ class _Costs:
     ) -> Claim:  # fmt: skip
         """`value` of one row of table 3 minus that of another."""
         control = control or self.size_shows
-        one, other = f"table3/{larger}", f"table3/{smaller}"
+        one, other = f"{GRID}/{larger}", f"{GRID}/{smaller}"
         needed = dict.fromkeys((one, other, _BASE, _SHALLOW if control is self.depth_shows else _SMALLER))
         return Claim(
             id=claim, fact=claim.partition("_")[0], kind="order", measure=measure, unit=unit,
@@ -144,17 +148,17 @@ class _Costs:
         self, claim: str, what: str, larger: str, smaller: str, control: Control | None = None
     ) -> Claim:
         """The validation cost of one row is above that of another."""
-        return self.order(claim, f"Validation cost: {what}", NATS, larger, smaller, self.nats, control)
+        return self.order(claim, f"Validation cost: {what}", _NATS, larger, smaller, self.nats, control)
 
     def translates_better(self, claim: str, what: str, better: str, worse: str) -> Claim:
         """The validation BLEU of one row is above that of another."""
-        return self.order(claim, f"Validation BLEU: {what}", _BLEU, better, worse, _bleu)
+        return self.order(claim, f"Validation BLEU: {what}", _BLEU, better, worse, self.bleu)
 
     def equal(
         self, claim: str, measure: str, unit: str, margin: str, value: Callable[[Record], float]
     ) -> Claim:
         """Learned positions are as good as sinusoids, within a margin of the facts."""
-        learned = "table3/learned_positions"
+        learned = f"{GRID}/learned_positions"
         needed = (learned, _BASE, _SMALLER)
         return Claim(
             id=claim, fact="c6", kind="equality", measure=measure, unit=unit, margin=margin, experiments=needed,
@@ -187,18 +191,19 @@ class _Costs:
             better("c4_bleu_between_base", "dropout 0.1 minus 0.2", "base", "p_drop_02"),
             more("c5_cost", "label smoothing 0.1 minus none", "base", "eps_ls_0"),
             better("c5_bleu", "label smoothing 0.1 minus none", "base", "eps_ls_0"),
-            self.equal("c6_cost", "Validation cost: learned positions minus sinusoids", NATS, "positions_cost",
+            self.equal("c6_cost", "Validation cost: learned positions minus sinusoids", _NATS, "positions_cost",
                        self.nats),
-            self.equal("c6_bleu", "Validation BLEU: learned positions minus sinusoids", _BLEU, "positions_bleu", _bleu),
+            self.equal("c6_bleu", "Validation BLEU: learned positions minus sinusoids", _BLEU, "positions_bleu",
+                       self.bleu),
         )  # fmt: skip
 
 
-_TABLE3 = _Costs("perplexity").claims()
-# The tests on cost with every run at its best evaluation. BLEU is scored after the last update only.
-AT_BEST = tuple(claim for claim in _Costs("best_perplexity").claims() if claim.unit == NATS)
+_TABLE3 = _Scores().claims()
+# The same tests with every run at its best evaluation.
+AT_BEST = _Scores("best_perplexity", "bleu_validation_at_best").claims()
 # The tests as they would be if a row might still fall, and if it might stay on the plateau, too: what a rule withholds.
-WITHOUT_FALLING = _Costs("perplexity", rules=(_PLATEAU_RULE,)).claims()
-WITHOUT_RULE = _Costs("perplexity", rules=()).claims()
+WITHOUT_FALLING = _Scores(rules=(_PLATEAU_RULE,)).claims()
+WITHOUT_RULE = _Scores(rules=()).claims()
 
 
 # --- arithmetic: on counted operations and on printed cells ------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attn.experiments.transformer.runs import PAPER
+from attn.experiments.transformer.runs import GRID, PAPER
 from attn.reproduction.experiment import Effect
 from attn.reproduction.facts import load_papers
 
@@ -12,7 +12,7 @@ def _norm_position(measure: str, unit: str, metric: str) -> Effect:
         deviation="norm_position",
         measure=f"{measure} of table 3's base model",
         unit=unit,
-        ours="table3/base",
+        ours=f"{GRID}/base",
         undone="table3_pre_norm/base",
         otherwise="with pre-norm",
         value=lambda record: record.metric(metric),

@@ -8,6 +8,7 @@ from typing import Any
 from attn.experiments.transformer.complexity import law_texts, path_fit
 from attn.experiments.transformer.flops import on_meta
 from attn.experiments.transformer.runs import (
+    GRID,
     PAPER,
     PRINTED_VOCABULARY,
     printed_model,
@@ -120,7 +121,7 @@ def _why_parameters(row: Row) -> str | None:
 
 def _measured(metric: str, unit: str) -> Measured:
     return Measured(
-        lambda row: f"table3/{row_id(row)}", lambda row, record: _metric(record, metric), unit=unit
+        lambda row: f"{GRID}/{row_id(row)}", lambda row, record: _metric(record, metric), unit=unit
     )
 
 
@@ -157,7 +158,7 @@ TABLES = (
             "bleu_dev": _measured("bleu_validation", "BLEU"),
             "params_million": Exact(parameters, note=_why_parameters),
         },
-        command=lambda row: f"attn run {PAPER} --experiment table3/{row_id(row)} --profile cpu",
+        command=lambda row: f"attn run {PAPER} --experiment {GRID}/{row_id(row)} --profile cpu",
     ),
     TableView(
         id="table4",

@@ -9,7 +9,15 @@ from math import log
 from attn.data import registry
 from attn.experiments.transformer import claims
 from attn.experiments.transformer.corpora import GENERATED
-from attn.experiments.transformer.runs import ABLATIONS, TASKS, row_id, row_label, table3_rows
+from attn.experiments.transformer.runs import (
+    ABLATIONS,
+    GRID,
+    SHORT_GRID,
+    TASKS,
+    row_id,
+    row_label,
+    table3_rows,
+)
 from attn.reproduction.claims import CONFIDENCE, FAILS, HOLDS, Verdict, judge, t_interval
 from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import Paper, load_papers
@@ -56,7 +64,7 @@ def setup_table(paper: Paper) -> Html:
 
 def grid_words(paper: Paper, profile: str = BOOK_PROFILE) -> str:
     """At which sizes the rows of table 3 are run, in a sentence."""
-    budget, printed = paper.budgets["table3"][profile], table3_rows()[0]
+    budget, printed = paper.budgets[GRID][profile], table3_rows()[0]
     base, training, corpus = budget["base"], budget["training"], budget["corpus"]
     width, depth = Fraction(base["d_model"], printed["d_model"]), Fraction(base["n_layers"], printed["N"])
     return (
@@ -81,16 +89,14 @@ def rate_words(profile: str = BOOK_PROFILE) -> str:
     ]  # fmt: skip
     heads = []
     for label, name, field in (("h = 32", "h_32", "value_dim"), ("d_k = 16", "d_k_16", "head_dim")):
-        (model,) = [e.configs[profile].model for e in ABLATIONS if e.id == f"table3/{name}"]
+        (model,) = [e.configs[profile].model for e in ABLATIONS if e.id == f"{GRID}/{name}"]
         heads.append(f"{label}: {getattr(model, field)}")
     return (
         "The same formula is not the same rate: it falls with the root of width and warm-up, and both are smaller here. "
         f"Peak rates: {'; '.join(said)}. The warm-up takes {ours.warmup_steps:,} of {ours.max_steps:,} updates "
         f"({ours.warmup_steps / ours.max_steps:.0%}), in the paper {theirs.warmup_steps:,} of {theirs.max_steps:,} "
-        f"({theirs.warmup_steps / theirs.max_steps:.0%}). A layer norm after the sum bears high rates badly in deep "
-        "models, so this may be why N = 8 and the big model stay on the plateau, and not their size: that is untested; "
-        "table3_pre_norm is configured for both, with the norm before each sub-layer. The scale also leaves the "
-        f"narrowest heads with next to nothing: their width is, for {'; '.join(heads)}."
+        f"({theirs.warmup_steps / theirs.max_steps:.0%}). The scale also leaves the narrowest heads with next to "
+        f"nothing: their width is, for {'; '.join(heads)}."
     )
 
 
@@ -203,7 +209,7 @@ def data_table(paper: Paper, records: Sequence[Record], profile: str = BOOK_PROF
     keys = [record.key for record in records]
     recorded = {experiment.partition("/")[0] for _, experiment, at, _ in keys if at == profile}
     waiting = []
-    for task, label in (TASKS | {"table3": "Table 3"}).items():
+    for task, label in (TASKS | {GRID: "Table 3"}).items():
         budget = paper.budgets[task].get(profile)
         if budget is None:
             continue
@@ -344,6 +350,11 @@ def unfinished_words(records: Rows) -> str:
     )
 
 
+def _unsettled(run: Record) -> bool:
+    """Whether a run's row is not judged for it."""
+    return claims.on_plateau(run) or claims.still_falling(run)
+
+
 def _rows_where(records: Rows, rule: Callable[[Record], bool]) -> str:
     """Labels of the rows in which a run is as `rule` says, with how many of their seeds are."""
     found = []
@@ -361,7 +372,7 @@ def rule_words(paper: Paper, records: Sequence[Record]) -> list[str]:
         paper: the facts, with the limits.
         records: of the chapter.
     """
-    runs = [record for record in records if record.key[1].startswith("table3/")]
+    runs = _of_grid(records)
     if not runs:
         return [NO_RECORDS]
     free, some, judged = (
@@ -372,6 +383,11 @@ def rule_words(paper: Paper, records: Sequence[Record]) -> list[str]:
         _withheld(paper.margins["plateau_spoken_numbers"], free, some),
         _withheld(paper.margins["still_falling"], some, judged),
     ]
+
+
+def _of_grid(records: Sequence[Record]) -> list[Record]:
+    """The runs that the tests on table 3 are judged on."""
+    return [record for record in records if record.key[1].startswith(f"{GRID}/")]
 
 
 def _withheld(margin: Mapping, without: Mapping[str, Verdict], judged: Mapping[str, Verdict]) -> str:
@@ -394,9 +410,8 @@ def ceiling_words(records: Rows) -> str:
     ends = {
         row_label(row): _mean(runs, "bleu_validation")
         for row in table3_rows()
-        if (runs := records.get(row_id(row))) and not any(map(claims.on_plateau, runs))
-        and not any(map(claims.still_falling, runs))
-    }  # fmt: skip
+        if (runs := records.get(row_id(row))) and not any(map(_unsettled, runs))
+    }
     if not ends:
         return NO_RECORDS
     return (
@@ -407,24 +422,34 @@ def ceiling_words(records: Rows) -> str:
     )
 
 
-def longer_words(paper: Paper, records: Rows, profile: str = BOOK_PROFILE) -> list[str]:
-    """How longer training of table 3 differs, what is recorded of it and what for, a paragraph each.
+def shorter_words(paper: Paper, records: Rows, longer: Rows, profile: str = BOOK_PROFILE) -> list[str]:
+    """How the first runs of table 3 differ, which rows they left undecided, and what came of those, a paragraph each.
 
     Args:
         paper: the facts, with both budgets.
-        records: longer runs by id of the row.
+        records: the first, shorter runs by id of the row.
+        longer: the runs that the tests are judged on, by id of the row.
         profile: whose budgets.
     """
-    short, longer = (paper.budgets[task].get(profile) for task in ("table3", "table3_long"))
-    if longer is None:
-        return [f"No longer training is configured at profile {profile}."]
-    wanted, found = longer["seeds"] * len(table3_rows()), sum(map(len, records.values()))
-    updates, warmups = ([b["training"][name] for b in (longer, short)] for name in ("steps", "warmup_steps"))
+    short, grid = (paper.budgets[task].get(profile) for task in (SHORT_GRID, GRID))
+    if short is None:
+        return [f"No shorter training is configured at profile {profile}."]
+    updates, warmups = ([b["training"][name] for b in (short, grid)] for name in ("steps", "warmup_steps"))
+    how = (
+        f"The first runs had {updates[0]:,} updates in place of {updates[1]:,} and a warm-up of {warmups[0]:,} in place "
+        f"of {warmups[1]:,}, and so a peak rate {(warmups[1] / warmups[0]) ** 0.5:.1f} times as high; all else is the "
+        "same."
+    )
+    wrong = {
+        name: [row_label(row) for row in table3_rows() if any(map(_unsettled, found.get(row_id(row), ())))]
+        for name, found in (("short", records), ("long", longer))
+    }
+    both = [label for label in wrong["short"] if label in wrong["long"]]
     return [
-        f"Once more with {updates[0]:,} updates in place of {updates[1]:,} and a warm-up of {warmups[0]:,} in place of "
-        f"{warmups[1]:,}, whose peak rate is {(warmups[1] / warmups[0]) ** 0.5:.0%} of the other; all else is the same. "
-        f"Recorded: {found} of {wanted} runs.",
-        longer["purpose"],
+        how,
+        f"By the rules above {len(wrong['short'])} of {len(table3_rows())} rows could not be judged on them; "
+        f"{len(both)} of these cannot be on the longer runs either{': ' + '; '.join(both) if both else ''}.",
+        grid["purpose"],
     ]
 
 
@@ -463,13 +488,13 @@ def _gain(run: Record) -> float:
 
 
 def best_words(paper: Paper, records: Sequence[Record]) -> str:
-    """Whether a verdict on cost changes with the best evaluation in the place of the last, in a sentence."""
-    runs = [record for record in records if record.key[1].startswith("table3/")]
+    """Whether a verdict changes with the best evaluation in the place of the last, in a sentence."""
+    runs = _of_grid(records)
     if not runs:
         return NO_RECORDS
     last, best = (
         {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
-        for which in ([c for c in claims.CLAIMS if c.unit == claims.NATS], claims.AT_BEST)
+        for which in ([c for c in claims.CLAIMS if c.kind != "arithmetic"], claims.AT_BEST)
     )
     changed = [
         f"{v.measure} ({v.verdict}, at the best evaluation {best[name].verdict})"
@@ -479,6 +504,5 @@ def best_words(paper: Paper, records: Sequence[Record]) -> str:
     gained = sum(_gain(run) > 0 for run in runs)
     return (
         f"{gained} of {len(runs)} runs had a better evaluation than their last. Taken there, {len(changed)} of "
-        f"{len(last)} verdicts on cost change{': ' + '; '.join(changed) if changed else ''}. BLEU is scored after "
-        "the last update only, so what it would be at the best evaluation is not measured."
+        f"{len(last)} verdicts change{': ' + '; '.join(changed) if changed else ''}."
     )
