@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import attn.product_keys
-from attn.data.errors import FileMissing
 from attn.data.key_value_facts import KeyValueFacts
 from attn.data.language_text import LanguageText, TextConfig
-from attn.experiments.product_keys import CHAPTER, inside, runs
+from attn.experiments.product_keys import CHAPTER, inside, runs, texts
 from attn.experiments.product_keys.inside import LayerUse, agreement, search_multiplications, short_list
 from attn.experiments.product_keys.joined import JoinedRunConfig, memories_alone
 from attn.experiments.product_keys.texts import OWN, load, words
@@ -428,27 +427,10 @@ def test_the_curve_falls_and_the_map_has_the_codebooks_as_sides():
 # --- a text of one's own, and bad input ------------------------------------------------------------------------
 
 
-def test_a_text_of_one_s_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("ATTN_DATA", str(tmp_path))
-    monkeypatch.setenv("ATTN_CACHE", str(tmp_path / "cache"))
+def test_a_text_of_one_s_own_is_read_like_any_other(monkeypatch):
     config = TextConfig(corpus=OWN, representation="subwords", vocab_size=300)
-    with pytest.raises(FileMissing, match=r"own-text/train.txt is not below \$ATTN_DATA: put"):
-        load(config)
-    (tmp_path / OWN).mkdir()
-    for split, lines in (
-        ("train", "the cat sat on the mat\n\nthe dog ate\n" * 9),
-        ("valid", "a cat\n"),
-        ("test", "a dog\n"),
-    ):
-        (tmp_path / OWN / f"{split}.txt").write_text(lines)
-    found = load(config)
-    assert found.vocab_size == 300 and found.tokeniser.decode(found.splits["valid"].tolist()) == "a cat"
-    assert found.bytes_per_token["valid"] == 6 / len(found.splits["valid"])
-    assert {"own-text/train", "own-text/valid", "own-text/test"} <= set(found.checksums)
-    with pytest.raises(
-        ValueError, match="valid_size must be at most 6, the bytes of own-text/valid.txt; got 7"
-    ):
-        load(replace(config, valid_size=7))
+    monkeypatch.setattr(texts.own_text, "load", lambda asked: (asked, "own"))
+    assert load(config) == (config, "own")
 
 
 @pytest.mark.parametrize(
@@ -466,5 +448,3 @@ def test_what_does_not_fit_is_named():
         replace(TRUNK, memories=(3,))
     with pytest.raises(ValueError, match="batch_size must be n_rows \\* block = 80 tokens; got 64"):
         tiny_text(n_rows=5)
-    with pytest.raises(ValueError, match="representation must be 'subwords' for own-text; got 'bytes'"):
-        load(TextConfig(corpus=OWN))
