@@ -11,7 +11,7 @@ from attn.reproduction.records import Record
 from tests.reproduction.toy import record_data
 
 FACTS = load_papers()[PAPER]
-GOAL = FACTS.budgets["multi30k_en_de"]["cpu"]["goal"]
+GOAL = FACTS.budgets["captions_en_de"]["cpu"]["goal"]
 
 
 def run(seed=0, *, minutes=(10, 40, 90, 100), bleu=35.0, threads=1, perplexities=(40.0, 9.0, 5.1, 5.0)):
@@ -22,7 +22,7 @@ def run(seed=0, *, minutes=(10, 40, 90, 100), bleu=35.0, threads=1, perplexities
         for i, (at, perplexity) in enumerate(zip(minutes, perplexities, strict=True), start=1)
     ]
     data = record_data(
-        PAPER, "multi30k_en_de/transformer", seed, {f"bleu_{GOAL['test']}": bleu}, history=history
+        PAPER, "captions_en_de/transformer", seed, {f"bleu_{GOAL['test']}": bleu}, history=history
     )
     data["run"] |= {"seconds": 60.0 * minutes[-1], "steps": 100 * len(minutes)}
     data["environment"] = data["environment"] | {"threads": threads}
@@ -35,10 +35,10 @@ def test_the_goals_are_those_of_the_facts():
         f"at cpu at least {GOAL['bleu']} BLEU on test_2016_flickr within {GOAL['minutes']} minutes on"
         in asked
     )
-    assert asked.endswith(f"at gpu at least {FACTS.budgets['multi30k_en_de']['gpu']['goal']['bleu']}.")
-    configs = next(e for e in EXPERIMENTS if e.id == "multi30k_en_de/transformer").configs
+    assert asked.endswith(f"at gpu at least {FACTS.budgets['captions_en_de']['gpu']['goal']['bleu']}.")
+    configs = next(e for e in EXPERIMENTS if e.id == "captions_en_de/transformer").configs
     for profile in ("cpu", "gpu"):
-        assert FACTS.budgets["multi30k_en_de"][profile]["goal"]["test"] in configs[profile].corpus.tests
+        assert FACTS.budgets["captions_en_de"][profile]["goal"]["test"] in configs[profile].corpus.tests
 
 
 def test_a_late_run_says_its_pace_and_where_it_stood_in_time():

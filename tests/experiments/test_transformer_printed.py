@@ -80,7 +80,7 @@ def test_recurrent_models_stand_beside_the_print_as_far_as_they_are_recorded():
         return [
             Record(
                 Path("x.json"),
-                record_data(PAPER, f"multi30k_en_de/{kind}", i, {"bleu_t": s}) | {"artifact": None},
+                record_data(PAPER, f"captions_en_de/{kind}", i, {"bleu_t": s}) | {"artifact": None},
             )
             for i, s in enumerate(scores)
         ]

@@ -111,9 +111,9 @@ def test_captions_add_the_maps_of_the_averaged_weights(monkeypatch, model_and_to
 
 def test_only_captions_depend_on_it():
     builders = {e.id: e.build for e in CHAPTER.experiments}
-    assert builders["multi30k_en_fr/transformer"] is build_captions and builders["table3/base"] is build
-    assert builders["multi30k_en_de/lstm"] is build_captions and builders["spoken_numbers/lstm"] is build
-    assert builders["multi30k_en_de/gru_attention"] is build_aligned
+    assert builders["captions_en_fr/transformer"] is build_captions and builders["table3/base"] is build
+    assert builders["captions_en_de/lstm"] is build_captions and builders["spoken_numbers/lstm"] is build
+    assert builders["captions_en_de/gru_attention"] is build_aligned
     own = [
         next(v for k, v in source_hashes(b).items() if k.endswith(b.__name__))
         for b in (build, build_captions)

@@ -36,7 +36,7 @@ class Kept(Record):
 
 
 def kept(**arrays):
-    run = record("multi30k_en_de/transformer", 0)
+    run = record("captions_en_de/transformer", 0)
     config = {"corpus": {"name": "multi30k", "validation": "valid"}}
     return Kept(run.path, run.data | {"config": config, "arrays": arrays})
 
@@ -44,7 +44,7 @@ def kept(**arrays):
 def translations(n_seeds, bleu=30.0):
     return [
         record(
-            "multi30k_en_de/transformer",
+            "captions_en_de/transformer",
             seed,
             perplexity=8.0,
             bleu_validation=bleu + seed,

@@ -150,6 +150,13 @@ def test_the_variant_differs_from_its_row_in_its_norms_alone():
         assert replace(config, model=base.configs[profile].model) == base.configs[profile]
 
 
+def test_longer_training_on_captions_differs_in_training_and_dropout_alone():
+    short, longer = (BY_ID[f"{task}_en_de/transformer"].configs["cpu"] for task in ("captions", "multi30k"))
+    assert longer.training.max_steps > short.training.max_steps
+    model = replace(longer.model, dropout=short.model.dropout)
+    assert replace(longer, model=model, training=short.training, average_every=short.average_every) == short
+
+
 @pytest.mark.parametrize("row", ROWS)
 def test_shorter_training_differs_in_training_alone(row):
     short, longer = BY_ID[f"{SHORT_GRID}/{row}"], BY_ID[f"{GRID}/{row}"]
@@ -199,8 +206,8 @@ def test_gpu_budgets_resolve_build_and_are_larger(experiment):
 
 def test_every_row_that_cpu_records_has_a_gpu_budget():
     for e in EXPERIMENTS:
-        # the first runs of table 3 are for cpu alone
-        if e.task.startswith(("multi30k", "table3")) and e.task != SHORT_GRID:
+        # the first runs of table 3 and the longer one on captions are for cpu alone
+        if e.task.startswith(("captions", "table3")) and e.task != SHORT_GRID:
             assert {"cpu", "gpu"} <= set(e.configs), e.id
 
 
@@ -213,8 +220,8 @@ def test_the_sizes_that_the_deviations_speak_of():
         return sum(p.numel() for p in on_meta(printed_model(row), PRINTED_VOCABULARY).parameters()) / ours
 
     said = next(d.ours for d in FACTS.deviations if d.id == "size")
-    assert "about a thirtieth" in said and 28 < ratio("multi30k_en_de/transformer", "cpu", ROWS["base"]) < 34
-    assert "a seventh" in said and 6.5 < ratio("multi30k_en_de/transformer", "gpu", ROWS["base"]) < 7.5
+    assert "about a thirtieth" in said and 28 < ratio("captions_en_de/transformer", "cpu", ROWS["base"]) < 34
+    assert "a seventh" in said and 6.5 < ratio("captions_en_de/transformer", "gpu", ROWS["base"]) < 7.5
     assert "less than a hundredth" in said and "less than a fifteenth" in said
     for name, row in ROWS.items():
         assert ratio(f"{GRID}/{name}", "cpu", row) > 100 and ratio(f"{GRID}/{name}", "gpu", row) > 15
@@ -250,19 +257,25 @@ def test_the_batches_and_updates_that_the_deviations_speak_of(deviation, number)
         }
         return f"{one:,}"
 
-    for task, where in ((GRID, "in table 3"), ("multi30k", "for Multi30k")):
+    for task, where in ((GRID, "in table 3"), ("captions", "for Multi30k")):
         assert f"{where} {of(task, 'cpu')} at cpu and {of(task, 'gpu')} at gpu" in said(deviation)
     assert f"in the trial on pairs of WMT14 {of('wmt14_sample', 'cpu')}" in said(deviation)
     assert f"{number(config_of('wmt14_en_de/base', 'paper')):,}" in said(deviation, "paper")
     if deviation == "updates":
         assert f"{of(SHORT_GRID, 'cpu')} at cpu in its first, shorter runs" in said("updates")
+        assert f"{of('multi30k', 'cpu')} at cpu in its longer training" in " ".join(said("updates").split())
         assert f"{number(config_of(f'{GRID}/big', 'paper')):,} of the big" in said("updates", "paper")
 
 
 def test_the_other_settings_that_the_deviations_speak_of():
-    captions = [c for e in EXPERIMENTS if e.task.startswith("multi30k") for c in e.configs.values()]
-    (dropout,) = {config.model.dropout for config in captions}
-    assert f"; {dropout:g} for Multi30k" in said("dropout")
+    captions = {
+        (e.task, profile): c.model.dropout
+        for e in EXPERIMENTS if e.task.startswith(("captions", "multi30k"))
+        for profile, c in e.configs.items()
+    }  # fmt: skip
+    shorter = {captions.pop((f"captions_en_{language}", "cpu")) for language in ("de", "fr")}
+    (long,), (short,) = set(captions.values()), shorter
+    assert f"corpus, {long:g}, recurrent models included, but {short:g} in the shorter" in said("dropout")
     assert said("dropout", "paper").startswith(f"{printed_model(ROWS['base']).dropout:g} in the base model")
     (longest,) = {c.corpus.max_length for e in EXPERIMENTS if e.task != "lengths" for c in e.configs.values()}
     assert f"more than {longest} tokens on a side" in said("long_sentences")
@@ -277,14 +290,14 @@ def test_the_baseline_has_about_as_many_parameters_as_the_transformer():
     for profile in ("cpu", "gpu"):
         sizes = {}
         for kind in ("transformer", "gru_attention", "lstm"):
-            config = BY_ID[f"multi30k_en_de/{kind}"].configs[profile]
+            config = BY_ID[f"captions_en_de/{kind}"].configs[profile]
             sizes[kind] = sum(p.numel() for p in on_meta(config.model, config.corpus.vocab_size).parameters())
         assert all(0.8 < size / sizes["transformer"] < 1.25 for size in sizes.values()), sizes
 
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_the_gru_without_attention_differs_in_attention_alone(profile):
-    attending, plain = (BY_ID[f"multi30k_en_de/{kind}"].configs[profile] for kind in ("gru_attention", "gru"))
+    attending, plain = (BY_ID[f"captions_en_de/{kind}"].configs[profile] for kind in ("gru_attention", "gru"))
     model = replace(plain.model, attention="additive", alignment_size=attending.model.alignment_size)
     assert plain.model.attention is None and replace(plain, model=model) == attending
 

@@ -67,7 +67,7 @@ def read(experiment, profile="cpu"):
 
 
 def test_the_data_card_names_sizes_and_licences():
-    table = words.data_table(FACTS, [read("multi30k_en_de/transformer"), read(f"{GRID}/base")])
+    table = words.data_table(FACTS, [read("captions_en_de/transformer"), read(f"{GRID}/base")])
     said = " ".join(repr(table).split())
     for part in ("29,000", "5,000 subwords", "None stated for the captions", "none needed", "1,000 pairs"):
         assert part in said
@@ -75,13 +75,22 @@ def test_the_data_card_names_sizes_and_licences():
 
 
 def test_the_data_card_lists_only_what_a_run_has_read():
-    table = repr(words.data_table(FACTS, [read("multi30k_en_de/lstm"), read(f"{GRID}/base", "gpu")]))
+    table = repr(words.data_table(FACTS, [read("captions_en_de/lstm"), read(f"{GRID}/base", "gpu")]))
     rows, _, note = table.partition("Configured at profile cpu, not recorded: ")
     assert "Multi30k, English to German" in rows and "Table 3" not in rows, (
         "that one was read at another profile"
     )
-    assert note.strip() == ("Multi30k, English to French; 10,000 pairs of WMT14, English to German; Table 3.")
-    tasks = ("multi30k_en_de/lstm", "multi30k_en_fr/transformer", "wmt14_sample_en_de/base", f"{GRID}/base")
+    assert note.strip() == (
+        "Multi30k, English to French; Multi30k, English to German, longer training; 10,000 pairs of WMT14, English to "
+        "German; Table 3."
+    )
+    tasks = (
+        "captions_en_de/lstm",
+        "captions_en_fr/transformer",
+        "multi30k_en_de/transformer",
+        "wmt14_sample_en_de/base",
+        f"{GRID}/base",
+    )
     table = words.data_table(FACTS, list(map(read, tasks)))
     assert "not recorded" not in repr(table) and "test (50 pairs)" in repr(table)
     assert '<p class="attn-note">' not in table._repr_html_(), "no empty note"

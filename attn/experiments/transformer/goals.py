@@ -9,7 +9,7 @@ from typing import Any
 from attn.reproduction.facts import Paper
 from attn.reproduction.records import Record
 
-_TASK = "multi30k_en_de"
+_TASK = "captions_en_de"
 Goal = Mapping[str, Any]  # of the facts' budget: bleu, test, minutes, cores
 
 

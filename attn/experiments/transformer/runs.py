@@ -38,8 +38,9 @@ LABELS = {
 }
 TASKS = {
     "spoken_numbers": "Numbers and dates in words, English to German",
-    "multi30k_en_de": "Multi30k, English to German",
-    "multi30k_en_fr": "Multi30k, English to French",
+    "captions_en_de": "Multi30k, English to German",
+    "captions_en_fr": "Multi30k, English to French",
+    "multi30k_en_de": "Multi30k, English to German, longer training",
     "wmt14_sample_en_de": "10,000 pairs of WMT14, English to German",
     "wmt14_en_de": "WMT14, English to German",
     "wmt14_en_fr": "WMT14, English to French",
@@ -89,7 +90,7 @@ def _builder(task: str, model: TransformerConfig | RecurrentConfig) -> Callable[
     """Which workload keeps what there is to show of a model on this corpus."""
     if isinstance(model, RecurrentConfig) and model.attention is not None:
         return build_aligned
-    return build_captions if task.startswith("multi30k") else build
+    return build_captions if task.startswith(("captions", "multi30k")) else build
 
 
 # --- the rows of table 3 -----------------------------------------------------------------------------------
