@@ -302,8 +302,8 @@ def test_shorter_training_says_how_it_differs_and_which_rows_it_left_undecided()
     )
     peaks = [budget["warmup_steps"] ** -0.5 for budget in (short, grid)]
     assert f"a peak rate {peaks[0] / peaks[1]:.1f} times as high" in how
-    assert "2 of 20 rows could not be judged" in rows
-    assert rows.endswith("1 of these cannot be on the longer runs either: (A) h = 1.")
+    assert "judged on the first runs: (A) h = 1 (1 of 1); (C) N = 8 (1 of 2). On the" in rows
+    assert rows.endswith("On the longer ones these cannot be: (A) h = 1 (1 of 1).")
     assert "before any of its runs" in why
     assert words.shorter_words(FACTS, {}, {}, "gpu") == ["No shorter training is configured at profile gpu."]
 

@@ -272,7 +272,7 @@ def equality_words(verdicts: Sequence[Verdict]) -> str:
             said += [f"{v.measure}: {v.verdict}; {v.reason}."] * bool(v.seeds)
             continue
         low, high = v.interval
-        found = f"{v.measure}: {v.estimate:+.2g} {v.unit}, interval [{low:.2g}, {high:.2g}], margin ±{v.margin:g}."
+        found = f"{v.measure}: {v.estimate:+.3g} {v.unit}, interval [{low:.3g}, {high:.3g}], margin ±{v.margin:g}."
         if v.verdict != FAILS:
             said.append(found)
         elif abs(v.estimate) < v.margin:
@@ -440,15 +440,11 @@ def shorter_words(paper: Paper, records: Rows, longer: Rows, profile: str = BOOK
         f"of {warmups[1]:,}, and so a peak rate {(warmups[1] / warmups[0]) ** 0.5:.1f} times as high; all else is the "
         "same."
     )
-    wrong = {
-        name: [row_label(row) for row in table3_rows() if any(map(_unsettled, found.get(row_id(row), ())))]
-        for name, found in (("short", records), ("long", longer))
-    }
-    both = [label for label in wrong["short"] if label in wrong["long"]]
+    first, now = (_rows_where(found, _unsettled) for found in (records, longer))
     return [
         how,
-        f"By the rules above {len(wrong['short'])} of {len(table3_rows())} rows could not be judged on them; "
-        f"{len(both)} of these cannot be on the longer runs either{': ' + '; '.join(both) if both else ''}.",
+        f"By the rules above these rows could not be judged on the first runs: {first}. On the longer ones these cannot "
+        f"be: {now}.",
         grid["purpose"],
     ]
 
