@@ -377,7 +377,7 @@ def rule_words(paper: Paper, records: Sequence[Record]) -> list[str]:
         return [NO_RECORDS]
     free, some, judged = (
         {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
-        for which in (claims.WITHOUT_RULE, claims.WITHOUT_FALLING, claims.CLAIMS)
+        for which in (claims.WITHOUT_RULE, claims.WITHOUT_FALLING, claims.TABLE3)
     )
     return [
         _withheld(paper.margins["plateau_spoken_numbers"], free, some),
@@ -490,7 +490,7 @@ def best_words(paper: Paper, records: Sequence[Record]) -> str:
         return NO_RECORDS
     last, best = (
         {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
-        for which in ([c for c in claims.CLAIMS if c.kind != "arithmetic"], claims.AT_BEST)
+        for which in (claims.TABLE3, claims.AT_BEST)
     )
     changed = [
         f"{v.measure} ({v.verdict}, at the best evaluation {best[name].verdict})"
