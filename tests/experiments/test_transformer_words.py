@@ -281,13 +281,13 @@ def test_best_evaluations_stand_beside_the_last():
         "n_8": [run("n_8", end=1.5, best=1.2), run("n_8", 1, end=1.3)],
     }
     lines = [line.split() for line in repr(words.best_table(records)).splitlines()[3:]]
-    assert lines[0] == ["base", "1.20", "1.20", "0.000", "90.0", "2"]
-    assert lines[1] == ["(C)", "N", "=", "8", "1.40", "1.25", "0.223", "90.0", "2"]
+    assert lines[0] == ["base", "1.200", "1.200", "0.000", "90.0", "2"]
+    assert lines[1] == ["(C)", "N", "=", "8", "1.400", "1.250", "0.223", "90.0", "2"]
     assert "was not scored" in repr(words.best_table(records))
     scored = repr(
         words.best_table({"base": [run("base", bleu_at_best=94.0), run("base", 1, bleu_at_best=95.0)]})
     )
-    assert scored.splitlines()[3].split() == ["base", "1.20", "1.20", "0.000", "90.0", "94.5", "2"]
+    assert scored.splitlines()[3].split() == ["base", "1.200", "1.200", "0.000", "90.0", "94.5", "2"]
     assert "was not scored" not in scored
     assert repr(words.best_table({"base": []})) == "No records yet."
 

@@ -451,7 +451,7 @@ def shorter_words(paper: Paper, records: Rows, longer: Rows, profile: str = BOOK
 
 def best_table(records: Rows) -> Html:
     """Perplexity and BLEU of every row after the last update and at its best evaluation, mean over seeds."""
-    columns = ["Row", "Perplexity, last", "Perplexity, best", "Largest gain of a seed, nats", "BLEU, last",
+    columns = ["Row", "Perplexity, last", "Perplexity, best", "Most gained, nats", "BLEU, last",
                "BLEU, best", "Seeds"]  # fmt: skip
     grid = Grid(
         plain("Validation at equal updates, and at each run's evaluation of lowest perplexity"), columns
@@ -464,7 +464,7 @@ def best_table(records: Rows) -> Html:
         at_best = all("bleu_validation_at_best" in run.data["metrics"] for run in runs)
         scored |= at_best
         cells = [
-            row_label(row), f"{_mean(runs, 'perplexity'):.2f}", f"{_mean(runs, 'best_perplexity'):.2f}",
+            row_label(row), f"{_mean(runs, 'perplexity'):.3f}", f"{_mean(runs, 'best_perplexity'):.3f}",
             f"{max(map(_gain, runs)):.3f}", f"{_mean(runs, 'bleu_validation'):.1f}",
             f"{_mean(runs, 'bleu_validation_at_best'):.1f}" if at_best else BLANK, len(runs),
         ]  # fmt: skip
