@@ -9,10 +9,10 @@ import torch
 import attn.product_keys
 from attn.data.key_value_facts import KeyValueFacts
 from attn.data.language_text import LanguageText, TextConfig
-from attn.experiments.product_keys import CHAPTER, inside, runs, texts
+from attn.experiments.product_keys import CHAPTER, inside, runs
 from attn.experiments.product_keys.inside import LayerUse, agreement, search_multiplications, short_list
 from attn.experiments.product_keys.joined import JoinedRunConfig, memories_alone
-from attn.experiments.product_keys.texts import OWN, load, words
+from attn.experiments.product_keys.texts import OWN, words
 from attn.experiments.product_keys.workloads import (
     FactsConfig,
     MemoryConfig,
@@ -427,10 +427,21 @@ def test_the_curve_falls_and_the_map_has_the_codebooks_as_sides():
 # --- a text of one's own, and bad input ------------------------------------------------------------------------
 
 
-def test_a_text_of_one_s_own_is_read_like_any_other(monkeypatch):
-    config = TextConfig(corpus=OWN, representation="subwords", vocab_size=300)
-    monkeypatch.setattr(texts.own_text, "load", lambda asked: (asked, "own"))
-    assert load(config) == (config, "own")
+def test_a_run_on_a_text_of_one_s_own_is_one_on_its_tokens_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATTN_DATA", str(tmp_path))
+    monkeypatch.setenv("ATTN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / OWN).mkdir()
+    for split, times in (("train", 300), ("valid", 40), ("test", 40)):
+        (tmp_path / OWN / f"{split}.txt").write_text("the cat sat on the mat\nthe dog ate\n" * times)
+    asked = TextConfig(corpus=OWN, representation="subwords", vocab_size=275)
+    workload, found, run = outcome(runs.build_text, tiny_text(text=asked))
+    assert "of a text of your own, without empty lines" in found.metrics["perplexity_test"].definition
+    held = replace(workload.text, splits={name: ids.clone() for name, ids in workload.text.splits.items()})
+    monkeypatch.setattr("attn.experiments.product_keys.workloads.load", lambda config: held)
+    _, same, again = outcome(runs.build_text, tiny_text(text=asked))
+    assert again.first_losses == run.first_losses
+    for name in ("perplexity_train", "perplexity_test", "unigram_perplexity_test"):
+        assert same.metrics[name].value == found.metrics[name].value
 
 
 @pytest.mark.parametrize(
