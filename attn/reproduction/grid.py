@@ -6,16 +6,20 @@ Both renderings come from one grid of cells, so they cannot disagree.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from itertools import zip_longest
+from math import inf
 from textwrap import wrap
 from typing import Any
 
 BLANK = "–"
 # Widest a cell gets in a terminal, in characters, before it goes on in the next line.
 WRAP = 36
+# Longest remark in its cell, in characters, where another cell has the same.
+REPEATED = 60
 
 
 class Html:
@@ -145,3 +149,24 @@ def below(cell: Cell, small: Cell | str | None, between: str = ", ") -> Cell:
     if small is None or not small.html:
         return cell
     return Cell(f"{cell.text}{between}{small.text}", f'{cell.html}<div class="attn-small">{small.html}</div>')
+
+
+class Footnotes:
+    """Remarks on cells: each in its cell or, if it is long or said again and again, once under the table.
+
+    Args:
+        remarks: those of all cells, in their order; None where a cell has none.
+        longest: longest remark in its cell, in characters, where no other cell has the same.
+    """
+
+    def __init__(self, remarks: Iterable[str | None], *, longest: float = inf) -> None:
+        counts = Counter(remark for remark in remarks if remark)
+        self._below = [text for text, n in counts.items() if len(text) > (longest if n == 1 else REPEATED)]
+
+    def __call__(self, remark: str | None) -> str | None:
+        """What stands in the cell: the remark, or the number of its note."""
+        return f"note {self._below.index(remark) + 1}" if remark in self._below else remark
+
+    def notes(self) -> list[Cell]:
+        """What stands under the table."""
+        return [linked(f"Note {i}: {remark}") for i, remark in enumerate(self._below, 1)]

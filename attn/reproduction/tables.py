@@ -20,9 +20,9 @@ from typing import Any
 
 from attn.reproduction.experiment import PROFILES
 from attn.reproduction.facts import THE_PAPER
-from attn.reproduction.grid import BLANK, Cell, Grid, Html, below, linked, plain
+from attn.reproduction.grid import BLANK, Cell, Footnotes, Grid, Html, below, linked, plain
 
-# Longest note shown in its cell, in characters; a longer one stands under the table.
+# Longest remark on a printed number that is shown in its cell, in characters; a longer one stands under the table.
 NOTE = 80
 # Every state is a symbol and a word, so that nothing hangs on colour. The word is also the CSS class.
 STATES = {
@@ -122,11 +122,14 @@ def format_difference(value: Any, paper: Any, decimals: int) -> str:
     return text.replace("-", "−")
 
 
+_NUMBERED = re.compile(r"(table|tab|figure|fig)_?(\d+)")
+
+
 def table_name(table_id: str) -> str:
-    """`table3_lstm` -> `Table 3`, `fig11_x` -> `Figure 11`, anything else with its underscores as spaces."""
-    found = re.match(r"(table|tab|figure|fig)_?(\d+)", table_id)
+    """`table3_lstm` -> `Table 3`, `fig11_x` -> `Figure 11`, anything else in words, as `Numbers in text`."""
+    found = _NUMBERED.match(table_id)
     if found is None:
-        return table_id.replace("_", " ")
+        return table_id[:1].upper() + _words(table_id[1:])
     return f"{'Table' if found[1].startswith('tab') else 'Figure'} {found[2]}"
 
 
@@ -202,7 +205,8 @@ def paper_table(
     """
     columns = ["Row", "Settings", "Quantity", _owner(table), "Recorded", "Difference", "Result"]
     grid = Grid(_caption(table), [*columns, "Profile", "Freshness", "Rerun"])
-    lines_of = _Lines(table, freshness, records, root)
+    footnotes = _footnotes(table)
+    lines_of = _Lines(table, footnotes, freshness, records, root)
     for row in table["rows"]:
         lines = [line for cell in row["cells"] if is_result(cell) for line in lines_of(cell, row)]
         for i, line in enumerate(lines or [[plain(BLANK)] * 7]):
@@ -210,13 +214,14 @@ def paper_table(
             head = [plain(row["label"]), _settings(row)] if first else [None, None]
             css = " ".join(["attn-first"] * first + ["attn-row-quoted"] * row["quoted"])
             grid.add([*head, *line, _command(row) if first else None], css)
-    grid.notes = _notes(table)
+    grid.notes = _notes(table, footnotes)
     return grid.render()
 
 
 def table_title(table: dict) -> str:
     """As "Table 2 of the paper": the book numbers its own tables, so it is said whose this is."""
-    return f"{table_name(table['id'])} of {table['whose']}"
+    name, whose = table_name(table["id"]), table["whose"]
+    return f"{name} of {whose}" if _NUMBERED.match(table["id"]) else f"{name} ({whose})"
 
 
 def _owner(table: dict) -> str:
@@ -229,13 +234,13 @@ def _caption(table: dict) -> Cell:
     return Cell(f"{name} {caption}", f"<strong>{escape(name)}</strong> {escape(caption)}")
 
 
-def _notes(table: dict) -> list[Cell]:
+def _notes(table: dict, footnotes: Footnotes) -> list[Cell]:
     source = table["source"] or "no source at hand"
     checked = linked(f"The {table['whose'].removeprefix('the ')}'s numbers: {table['checked']} ({source}).")
     notes = [unverified(checked, table["checked"])]
     if table.get("notes"):
         notes.append(linked(table["notes"]))
-    notes += [linked(f"Note {i}: {note}") for i, note in enumerate(_long_notes(table), 1)]
+    notes += footnotes.notes()
     details = [_detail(cell, profile) for cell in _cells(table) for profile in cell["values"]]
     if any(detail.get("std") is not None for detail in details):
         notes.append(plain("Recorded values are means over seeds, ± their standard deviation."))
@@ -251,10 +256,14 @@ def _notes(table: dict) -> list[Cell]:
     return notes + [Cell(f"{command}  # {', '.join(labels)}", "") for command, labels in commands.items()]
 
 
-def _long_notes(table: dict) -> list[str]:
-    """Notes too long for a cell, each once."""
-    notes = (cell.get("note") or "" for cell in _cells(table))
-    return list(dict.fromkeys(note for note in notes if len(note) > NOTE))
+def _footnotes(table: dict) -> Footnotes:
+    """Remarks on a table's cells, and the scales of their recorded values."""
+    remarks = (
+        remark
+        for cell in _cells(table)
+        for remark in [cell.get("note"), *(_detail(cell, profile).get("scale") for profile in cell["values"])]
+    )
+    return Footnotes(remarks, longest=NOTE)
 
 
 def _words(name: str) -> str:
@@ -284,6 +293,7 @@ class _Lines:
     profile and scale, freshness."""
 
     table: dict
+    footnotes: Footnotes
     freshness: bool
     records: Sequence[dict]
     root: str | None
@@ -292,7 +302,7 @@ class _Lines:
         several = sum(column["role"] == "value" for column in self.table["columns"]) > 1
         quantity = plain(_words(cell["column"]) if several else "")
         paper = unverified(plain(format_number(cell["paper"])), self.table["checked"])
-        state = below(_badge(STATES[cell["state"]]), self.note(cell))
+        state = below(_badge(STATES[cell["state"]]), self.footnotes(cell.get("note")))
         fresh = _fresh(cell["stale"], self.freshness)
         lines = []
         for profile in sorted(cell["values"], key=_profile_place) or [None]:
@@ -301,19 +311,14 @@ class _Lines:
             lines.append([*once[:2], value, difference, once[2], where, once[3]])
         return lines
 
-    def note(self, cell: dict) -> str | None:
-        """A short note as it is; a long one by its number under the table, where it stands once."""
-        note = cell.get("note")
-        numbered = _long_notes(self.table)
-        return f"note {numbered.index(note) + 1}" if note in numbered else note
-
     def _profile(self, cell: dict, row: dict, profile: str) -> list[Cell]:
         """Recorded value, difference, and profile with scale."""
         value, detail, at_paper_size = cell["values"][profile], _detail(cell, profile), profile in PAPER_SIZE
-        decimals = _decimals(value, cell, self.table)
+        as_printed = value == cell["paper"] and detail.get("std") is None
+        decimals = None if as_printed else _decimals(value, cell, self.table)
         recorded = _recorded(value, detail, decimals, _paths(detail, row, profile, self.records), self.root)
         difference = format_difference(value, cell["paper"], decimals) if at_paper_size else BLANK
-        return [recorded, plain(difference), below(plain(profile), detail.get("scale"))]
+        return [recorded, plain(difference), below(plain(profile), self.footnotes(detail.get("scale")))]
 
 
 def _fresh(stale: bool | None, shown: bool) -> Cell:
@@ -397,17 +402,19 @@ def claims_table(claims: Sequence[dict], *, freshness: bool = False) -> Html:
     columns = ["Claim", "Tested as", "Verdict", "Estimate", "Positive control"]
     caption = "Claims of the paper. Estimates are means over seeds, with their 95% interval."
     grid = Grid(plain(caption), columns, css="attn-statements")
+    controls = (claim["control"]["statement"] for claim in claims if claim.get("control"))
+    footnotes = Footnotes(chain(controls, (claim.get("reason") for claim in claims)))
     above = None
     for claim in claims:
         same = claim["statement"] == above
         above = claim["statement"]
         statement = None if same else below(plain(above), table_name(claim["table"]), " ")
-        verdict = below(_badge(CLAIM_STATES[claim_state(claim)]), claim.get("reason"), ": ")
+        verdict = below(_badge(CLAIM_STATES[claim_state(claim)]), footnotes(claim.get("reason")), ": ")
         verdict = below(verdict, _fresh(claim["stale"], freshness and claim.get("estimate") is not None))
         measure = plain(claim.get("measure") or BLANK)
-        grid.add(
-            [statement, measure, verdict, _estimate(claim), _control(claim)], "" if same else "attn-first"
-        )
+        cells = [statement, measure, verdict, _estimate(claim), _control(claim, footnotes)]
+        grid.add(cells, "" if same else "attn-first")
+    grid.notes = footnotes.notes()
     return grid.render()
 
 
@@ -481,12 +488,13 @@ def _estimate(claim: dict) -> Cell:
     return below(plain(" ".join(filter(None, parts))), ", ".join(filter(None, [runs, margin])))
 
 
-def _control(claim: dict) -> Cell:
+def _control(claim: dict, footnotes: Footnotes) -> Cell:
     control = claim.get("control")
     if control is None:
         return plain(BLANK)
     shown = "✓ shown" if control["shown"] else "✗ not shown"
-    return below(plain(f"{shown} {_interval(control.get('interval'))}".strip()), control["statement"], ": ")
+    shown = plain(f"{shown} {_interval(control.get('interval'))}".strip())
+    return below(shown, footnotes(control["statement"]), ": ")
 
 
 def deviations_table(deviations: Sequence[dict]) -> Html:

@@ -154,7 +154,7 @@ def test_what_is_stated_around_the_figures_is_computed():
     states = {label: cell["state"] for (label, _), cell in cells("fig3_stated").items()}
     assert list(states.values()).count("matches") == 5
     assert states["milliseconds per batch, fixed S=2048"] == "quoted" and "pending" not in states.values()
-    single = cells("repo_small_8layer", [record("enwik8/eight_layers", profile="gpu", valid_bits=1.5)])
+    single = cells("eight_layers", [record("enwik8/eight_layers", profile="gpu", valid_bits=1.5)])
     result = single.pop(("result, about", "dev_bpc"))
     assert result["paper"] == 1.3 and list(result["values"].values()) == [1.5]
     settings = {cell["state"] for (label, column), cell in single.items() if column == "value"}

@@ -11,7 +11,7 @@ import pytest
 
 from attn.experiments import chapters
 from attn.reproduction import tables
-from attn.reproduction.grid import Grid, plain
+from attn.reproduction.grid import Footnotes, Grid, plain
 from attn.reproduction.scoreboard import collect
 
 
@@ -124,10 +124,23 @@ def test_difference_is_signed_and_relative(value, paper, decimals, text):
 
 @pytest.mark.parametrize(
     ("table_id", "name"),
-    [("table3_lstm", "Table 3"), ("fig11_x", "Figure 11"), ("repo_wmt14_en_de", "repo wmt14 en de")],
+    [("table3_lstm", "Table 3"), ("fig11_x", "Figure 11"), ("repo_wmt14_en_de", "Repo wmt14 en de")],
 )
 def test_tables_are_named_as_in_the_paper(table_id, name):
     assert tables.table_name(table_id) == name
+
+
+def test_a_table_without_a_number_says_whose_it_is_apart(measured):
+    measured["id"], measured["whose"] = "eight_layers", "the repository"
+    assert tables.table_title(measured) == "Eight layers (the repository)"
+
+
+def test_a_computed_number_that_equals_the_print_is_written_like_it(exact):
+    cell = next(
+        cell for row in exact["rows"] for cell in row["cells"] if cell["values"].get("exact") is not None
+    )
+    cell["paper"] = cell["values"]["exact"] = 2e-6
+    assert Text(tables.paper_table(exact).html).cells.count("2e-6") == 2
 
 
 # --- the two renderings ----------------------------------------------------------------------------------
@@ -293,6 +306,37 @@ def test_a_long_note_stands_once_below_the_table(exact):
     html = tables.paper_table(exact).html
     assert html.count("because") == html.count("Note 1: because") == 1
     assert html.count(">note 1<") == 2
+
+
+def test_a_scale_that_many_values_share_stands_once_below_the_table(measured):
+    values = measured["rows"][0]["cells"][1]
+    scale = "some of " + "the training " * 5
+    values["detail"] = {profile: detail | {"scale": scale} for profile, detail in values["detail"].items()}
+    piece = tables.paper_table(measured)
+    cells = Text(piece.html).cells
+    assert "cpunote 1" in cells and "gpunote 1" in cells
+    assert piece.html.count(scale.strip()) == piece.text.count(f"Note 1: {scale.strip()}") == 1
+
+
+def test_controls_and_reasons_that_several_tests_share_stand_once_below_the_table(chapter):
+    claims = [deepcopy(claim) for claim in chapter["claims"] for _ in range(2)]
+    control, reason = "a model of half the width " * 3, "a run had not stopped falling " * 3
+    for claim in claims:
+        claim["control"] = {"statement": control, "interval": [0.1, 0.2], "shown": True}
+    claims[0]["reason"] = reason  # of one test alone: it stays where it is
+    piece = tables.claims_table(claims)
+    assert piece.html.count(control.strip()) == 1 and "Note 1: a model of half the width" in piece.text
+    assert Text(piece.html).cells.count("✓ shown [0.1,\u00a00.2]note 1") == len(claims)
+    assert "Note 2" not in piece.text and any(cell.endswith(reason) for cell in Text(piece.html).cells)
+    claims[1]["reason"] = reason
+    assert tables.claims_table(claims).html.count(reason.strip()) == 1
+
+
+def test_footnotes_keep_the_order_in_which_they_are_met():
+    long, longer, short = "x" * 61, "y" * 90, "z" * 60
+    footnotes = Footnotes([short, longer, None, long, short, long, ""], longest=80)
+    assert [footnotes(text) for text in (short, longer, long, None)] == [short, "note 1", "note 2", None]
+    assert [note.text for note in footnotes.notes()] == [f"Note 1: {longer}", f"Note 2: {long}"]
 
 
 def test_blank_cells_of_the_print_have_no_line(measured):

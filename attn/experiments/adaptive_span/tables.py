@@ -340,7 +340,7 @@ TABLES = (
         cells={"value": Exact(lambda row: None)},  # what others read is not ours to compute
     ),
     TableView(
-        id="repo_small_8layer", label=lambda row: row["row"], label_columns=("row",),
+        id="eight_layers", label=lambda row: row["row"], label_columns=("row",),
         cells={
             "value": Exact(_single_gpu),
             "dev_bpc": Measured(_single_gpu_run, lambda row, record: record.metric("valid_bits"), unit=_BITS),

@@ -123,7 +123,7 @@ TABLES = (
     ),
     # words on figures: there is no number to set beside them; the chapter's own figures do
     TableView(
-        id="figures_stated",
+        id="figures_in_words",
         label=lambda row: row["row"],
         label_columns=("row",),
         settings=("value",),
