@@ -25,6 +25,7 @@ from sphinx.util.docutils import SphinxDirective
 from attn.reproduction import tables
 from attn.reproduction.facts import FactTable, Paper, load_papers
 from attn.reproduction.grid import Cell, Grid, Html, linked, plain
+from attn.reproduction.number_text import format_number
 from attn.reproduction.overview import alt_text, overview_figure
 from attn.reproduction.paths import results_dir
 from attn.reproduction.records import Skipped, load_records, to_csv
@@ -239,7 +240,7 @@ def _fact_table(table: FactTable) -> Html:
     columns = list(dict.fromkeys([*table.columns, *(key for row in table.rows for key in row)]))
     grid = Grid(plain(f"{tables.table_name(table.id)} as printed"), [c.replace("_", " ") for c in columns])
     for row in table.rows:
-        grid.add([plain(tables.format_number(row.get(column))) for column in columns])
+        grid.add([plain(format_number(row.get(column))) for column in columns])
     grid.notes = [linked(table.notes)] if table.notes else []
     small = f'<div class="attn-small">{checked.html}{source.html}</div>'
     summary = f"<summary>{escape(name)}{small}</summary>"
@@ -303,7 +304,7 @@ def _record_line(record: dict, root: str) -> list[Cell]:
     seed, path = str(record["seed"]), escape(record["path"], quote=True)
     link = Cell(seed, f'<a href="{root}{path}" aria-label="record {path}">{seed}</a>')
     date = Cell(record["date"], f'<span class="attn-setting">{escape(record["date"])}</span>')
-    seconds = tables.format_number(float(record["seconds"]), 0)
+    seconds = format_number(float(record["seconds"]), 0)
     state = record["freshness"] + (f": {record['why']}" if record["why"] else "")
     return [
         link,

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 
 from attn.reproduction.experiment import RECORDED_PROFILES, Effect
+from attn.reproduction.number_text import rounded
 from attn.reproduction.records import Record
 
 
@@ -36,16 +37,12 @@ def _side(effect: Effect, records: Sequence[Record]) -> str:
     if not found:
         return f"reached by none of {seeds}"
     middle = statistics.median([*found, *[math.inf] * missing])
-    span = f"{_number(found[0])} to {_number(found[-1])}" if len(found) > 1 else _number(found[0])
+    span = f"{rounded(found[0])} to {rounded(found[-1])}" if len(found) > 1 else rounded(found[0])
     if math.isinf(middle):
         return f"reached by {len(found)} of {seeds} ({span} {effect.unit})"
     rest = f", {span}" * (len(values) > 1) + f", not reached by {missing}" * bool(missing)
-    return f"{_number(middle)} {effect.unit} ({seeds}{rest})"
+    return f"{rounded(middle)} {effect.unit} ({seeds}{rest})"
 
 
 def _seeds(count: int) -> str:
     return "1 seed" if count == 1 else f"{count} seeds"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -14,9 +14,9 @@ from attn.reproduction.effects import effect_text
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import RECORDED_PROFILES, Chapter, Exact, Measured, Recomputed, TableView
 from attn.reproduction.facts import THE_PAPER, FactTable, Paper, load_papers
+from attn.reproduction.number_text import printed_decimals
 from attn.reproduction.records import Record, Skipped, load_records
 from attn.reproduction.staleness import Freshness, freshness
-from attn.reproduction.tables import printed_decimals
 
 
 class ChapterState:

@@ -19,6 +19,7 @@ from typing import Any
 
 from attn.reproduction.errors import UsageError
 from attn.reproduction.grid import BLANK, Cell, Grid, Html, below, plain
+from attn.reproduction.number_text import rounded
 from attn.reproduction.records import SPEED, Skipped
 
 HEAPS = ("default", "kept")
@@ -313,7 +314,7 @@ def _mark(row: Mapping[str, Any], variant: Mapping[str, Any]) -> Cell | None:
         return _badge("⚠ disturbed", "attn-stale")
     if row["goal"] is None or variant["name"] != row["goal"]["against"]:
         return None
-    figure = f"{row['goal']['ratio']:g}"
+    figure = rounded(row["goal"]["ratio"])
     verdict = reached(row, variant)
     if verdict is None:
         return _badge(f"○ {figure}: not judged", "attn-pending")
@@ -378,7 +379,7 @@ def rate_words(result: Speed) -> str:
     said = []
     for name in dict.fromkeys(row["name"] for row in rows):
         rates = {row["heap"]: row["variants"][0]["rate"] for row in rows if row["name"] == name}
-        said.append(f"{name} {' and '.join(f'{rates[heap]:,.4g}' for heap in heaps if heap in rates)}")
+        said.append(f"{name} {' and '.join(f'{rounded(rates[heap])}' for heap in heaps if heap in rates)}")
     unit = result.data["unit"]
     return (
         f"{unit.capitalize()} a second of the first variant ({' and '.join(heaps)} heap): {'; '.join(said)}."

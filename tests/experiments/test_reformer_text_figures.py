@@ -23,8 +23,8 @@ from attn.experiments.reformer.runs import PAPER
 from attn.experiments.reformer.translation_runs import TABLE4_ROWS
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.facts import load_papers
+from attn.reproduction.number_text import is_number
 from attn.reproduction.records import Record
-from attn.reproduction.tables import is_number
 from tests.reproduction.toy import record_data
 
 FACTS = load_papers()[PAPER]

@@ -186,9 +186,9 @@ def test_a_share_is_of_tokens_and_of_arithmetic():
     assert whole.share(whole.configs["paper"]).startswith(
         "at most 7,500,000,000 target tokens, 1 of the 7,500,000,000"
     )
-    assert whole.share(whole.configs["paper"]).endswith("FLOPs, 1 of its 9.6e+18")
+    assert whole.share(whole.configs["paper"]).endswith("FLOPs, 1 of its 9.6e18")
     fewer = BY_ID[f"{GRID}/n_2"].share(BY_ID[f"{GRID}/n_2"].configs["paper"])
-    assert "1 of the 2,500,000,000" in fewer and "0.53 of its 9.4e+17" in fewer
+    assert "1 of the 2,500,000,000" in fewer and "0.53 of its 9.4e17" in fewer
 
 
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if "gpu" in e.configs], ids=lambda e: e.id)

@@ -22,6 +22,7 @@ from attn.experiments.reformer.growth import Beside, Model, beside_full, printed
 from attn.experiments.reformer.swapping import MACHINES, least_tokens, swap
 from attn.experiments.reformer.words import n_seeds
 from attn.reproduction.grid import Grid, Html, plain
+from attn.reproduction.number_text import rounded
 
 # --- growth ------------------------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ def swap_table(
             found = swap(machine, count, parameters)
             head = [machine.name, f"{machine.flops / 1e12:g}", f"{machine.bandwidth / 1e9:g}"]
             first = [plain(text) for text in head] if place == 0 else [None] * 3
-            times = [_digits(1e3 * seconds) for seconds in (found.transfer, found.compute)]
+            times = [rounded(1e3 * seconds) for seconds in (found.transfer, found.compute)]
             grid.add(
                 [*first, plain(f"{count:,}"), *map(plain, times), plain("yes" if found.is_hidden else "no")],
                 "attn-first" if place == 0 else "",
@@ -227,11 +228,6 @@ def swap_table(
     least = "; ".join(f"{machine.name}: {least_tokens(machine):,.0f}" for machine in MACHINES)
     grid.notes = [plain(f"Tokens from which on the transfer hides, whatever the number of weights: {least}.")]
     return grid.render()
-
-
-def _digits(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 # --- benchmarks --------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from attn.experiments.transformer.workloads import (
 )
 from attn.reproduction.experiment import Experiment
 from attn.reproduction.facts import load_papers
+from attn.reproduction.number_text import plain_exponent
 from attn.training.config import TrainingConfig
 
 PAPER = "vaswani2017"
@@ -52,7 +53,9 @@ POSITIONS = {
     "learned_shifted": "learned positions, shifted in training",
 }
 GRID = "table3_long"  # the runs of table 3 that its tests are judged on
-SHORT_GRID = "table3"  # its first runs, too short for its tests; named before the others, and records carry names
+SHORT_GRID = (
+    "table3"  # its first runs, too short for its tests; named before the others, and records carry names
+)
 # "About 37000 tokens" (Sec. 5.1).
 PRINTED_VOCABULARY = load_papers()[PAPER].recipe["tokenisation"]["entries"]["en_de"]
 _TABLE3_COLUMNS = {
@@ -325,7 +328,7 @@ def _share(config: TranslationConfig, *, whole: str) -> str:
             (printed_model(row), PRINTED_VOCABULARY, theirs),
         )
     )
-    return (
+    return plain_exponent(
         f"at most {seen:,} target tokens, {seen / theirs:.2g} of the {theirs:,} of the paper's {whole} model, and "
         f"{done:.2g} FLOPs, {done / all_flops:.2g} of its {all_flops:.2g}"
     )
