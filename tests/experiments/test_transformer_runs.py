@@ -295,6 +295,19 @@ def test_the_baseline_has_about_as_many_parameters_as_the_transformer():
         assert all(0.8 < size / sizes["transformer"] < 1.25 for size in sizes.values()), sizes
 
 
+def test_recurrent_models_on_captions_train_at_the_rates_that_the_deviations_name():
+    def schedule(kind, profile):
+        training = BY_ID[f"captions_en_de/{kind}"].configs[profile].training
+        return training.lr / training.warmup_steps**0.5, training.warmup_steps
+
+    recurrent = ("gru_attention", "gru", "lstm")
+    assert {schedule(kind, "cpu") for kind in recurrent} == {schedule("transformer", "cpu")}
+    ((peak, warmup),) = {schedule(kind, "gpu") for kind in recurrent}
+    text = " ".join(said("schedule").split())
+    assert "have the Transformer's rate" in text
+    assert f"At gpu theirs is {peak:.0e} after {warmup}".replace("e-0", "e-") in text
+
+
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_the_gru_without_attention_differs_in_attention_alone(profile):
     attending, plain = (BY_ID[f"captions_en_de/{kind}"].configs[profile] for kind in ("gru_attention", "gru"))
