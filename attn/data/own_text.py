@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attn.data.download import cache_folder, data_folder
-from attn.data.errors import FileMissing
+from attn.data.errors import DataError, FileMissing
 from attn.data.language_text import SUBWORDS, LanguageText, TextConfig
 from attn.data.tokenisation import EOS, Tokeniser
 from attn.data.transfer import disk_errors
@@ -29,6 +29,10 @@ _SPLITS = ("train", "valid", "test")
 _CHUNK = 1 << 24  # tokens hashed at a time
 
 
+class UnsuitableText(DataError, ValueError):
+    """A text of the user's own is too short, or holds nothing, for what is asked of it."""
+
+
 @cache
 def load(config: TextConfig) -> LanguageText:
     """The text of $ATTN_DATA/own-text/{train,valid,test}.txt as subwords, each line that is not empty with an end.
@@ -37,14 +41,19 @@ def load(config: TextConfig) -> LanguageText:
     a hash of the text and of the encoding.
 
     Raises:
-        ValueError: for other symbols than subwords, or a file that is shorter than asked for or has no words.
+        ValueError: for other symbols than subwords.
+        UnsuitableText: for a file that is shorter than asked for or has no words, or a text with too few different
+            words, or too many different characters, for as many subwords.
         FileMissing: where a file is missing.
         DiskFull, NotWritable: if there is no room for the tokens.
     """
     if config.representation != SUBWORDS:
         raise ValueError(f"representation must be {SUBWORDS!r} for {OWN}; got {config.representation!r}")
     parts = {split: _Part(split, config.sizes[split]) for split in _SPLITS}
-    tokeniser = Tokeniser.train(parts["train"].lines(LEARN_BYTES), vocab_size=config.vocab_size)
+    try:
+        tokeniser = Tokeniser.train(parts["train"].lines(LEARN_BYTES), vocab_size=config.vocab_size)
+    except ValueError as error:
+        raise UnsuitableText(f"{OWN}/train.txt does not suit its encoding: {error}") from error
     splits = {split: part.tokens(tokeniser) for split, part in parts.items()}
     files = {f"{OWN}/{split}": part.sha256 for split, part in parts.items()}
     digests = {f"subwords/{split}": _sha256(tokens) for split, tokens in splits.items()}
@@ -68,7 +77,7 @@ class _Part:
             )
         there = path.stat().st_size
         if size is not None and size > there:
-            raise ValueError(
+            raise UnsuitableText(
                 f"{split}_size must be at most {there:,}, the bytes of {OWN}/{split}.txt; got {size:,}"
             )
         self.path, self.size = path, there if size is None else size
@@ -77,7 +86,7 @@ class _Part:
             digest.update(raw)
             self.line_bytes += sum(len(line.encode()) + 1 for line in _lines(raw))
         if not self.line_bytes:
-            raise ValueError(
+            raise UnsuitableText(
                 f"{OWN}/{split}.txt must hold a line of text; got {self.size:,} bytes without one"
             )
         self.sha256 = digest.hexdigest()

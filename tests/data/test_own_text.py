@@ -124,16 +124,23 @@ def test_what_cannot_be_read_is_named(folder):
         own_text.load(CONFIG)
     (folder / "test.txt").write_text(" \n\n")
     with pytest.raises(
-        ValueError, match="own-text/test.txt must hold a line of text; got 3 bytes without one"
+        own_text.UnsuitableText, match="own-text/test.txt must hold a line of text; got 3 bytes without one"
     ):
         own_text.load(CONFIG)
     said = (
         f"valid_size must be at most {len(TEXTS['valid'].encode())}, the bytes of own-text/valid.txt; got 99"
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(own_text.UnsuitableText, match=said):
         own_text.load(replace(CONFIG, valid_size=99))
     with pytest.raises(ValueError, match="representation must be 'subwords' for own-text; got 'bytes'"):
         own_text.load(TextConfig(corpus=OWN))
+
+
+def test_a_text_too_small_for_its_subwords_is_named_with_how_many_it_has(folder):
+    said = r"own-text/train.txt does not suit its encoding: vocab_size must be at most \d+ for this text.*; got 60000"
+    with pytest.raises(own_text.UnsuitableText, match=said):
+        own_text.load(replace(CONFIG, vocab_size=60_000))
+    assert not (folder.parent / "cache" / OWN).exists()
 
 
 def test_a_cache_that_cannot_be_written_to_is_named(folder):
