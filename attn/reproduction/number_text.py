@@ -53,7 +53,7 @@ def format_number(value: Any, decimals: int | None = None) -> str:
 
 def plain_exponent(text: str) -> str:
     """`3e-05` as `3e-5`, `3e+18` as `3e18`, in any text."""
-    return re.sub(r"e(-?)\+?0*(?=\d)", r"e\1", text)
+    return re.sub(r"(?<=\d)e(-?)\+?0*(?=\d)", r"e\1", text)
 
 
 def format_spread(std: float, decimals: int) -> str:

@@ -53,9 +53,7 @@ POSITIONS = {
     "learned_shifted": "learned positions, shifted in training",
 }
 GRID = "table3_long"  # the runs of table 3 that its tests are judged on
-SHORT_GRID = (
-    "table3"  # its first runs, too short for its tests; named before the others, and records carry names
-)
+SHORT_GRID = "table3"  # its first runs, too short for its tests; named first, and records carry names
 # "About 37000 tokens" (Sec. 5.1).
 PRINTED_VOCABULARY = load_papers()[PAPER].recipe["tokenisation"]["entries"]["en_de"]
 _TABLE3_COLUMNS = {
