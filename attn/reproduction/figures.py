@@ -84,8 +84,8 @@ def learning_curves(
             axes.plot(*zip(*points, strict=True), color=colours[key], linewidth=0.6, alpha=0.45)
         by_x = [dict(points) for points in seeds]
         middle = [(x, median(at[x] for at in by_x)) for x in by_x[0] if all(x in at for at in by_x)]
-        count = f"{len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
-        said = ", ".join([f"median of {count}", *([notes[key]] if key in notes else [])])
+        count = f"median of {len(seeds)} seeds" if len(seeds) > 1 else "1 seed"
+        said = ", ".join([count, *([notes[key]] if key in notes else [])])
         axes.plot(
             *zip(*middle, strict=True), color=colours[key], linewidth=2, label=f"{labels[key]} ({said})"
         )

@@ -130,7 +130,7 @@ def test_a_run_that_solves_a_task_and_loses_it_again_does_not_count():
     )
     assert (
         legend(figures.curves("copy", {"lstm": [lost]}, printed("copy")))[0]
-        == "LSTM (median of 1 seed, 0 of 1 solve it)"
+        == "LSTM (1 seed, 0 of 1 solve it)"
     )
 
 
@@ -188,7 +188,7 @@ def test_one_sequence_an_update_is_set_beside_several():
     assert left.lines[0].get_xdata()[-1] == 100 and right.lines[0].get_xdata()[-1] == 125 * 50 / 1000
     assert right.get_xscale() == "log" and right.lines[0].get_xdata()[0] > 0
     assert legend(drawing)[:2] == [
-        "1 sequence an update, learning rate 0.0001 (median of 1 seed, 1 of 1 solve it)",
+        "1 sequence an update, learning rate 0.0001 (1 seed, 1 of 1 solve it)",
         "16 sequences an update, learning rate 0.0003 (median of 2 seeds, 0 of 2 solve it)",
     ]
 

@@ -70,7 +70,7 @@ def test_learning_curves_show_every_seed_and_their_median():
 def test_one_seed_is_called_one_seed():
     axes = figures.figure()[1]
     figures.learning_curves(axes, {"lstm": CURVES["lstm"][:1]}, {"lstm": "LSTM"}, xlabel="x", ylabel="y")
-    assert axes.get_legend().get_texts()[0].get_text() == "LSTM (median of 1 seed)"
+    assert axes.get_legend().get_texts()[0].get_text() == "LSTM (1 seed)"
     assert len(axes.lines) == 2
 
 
