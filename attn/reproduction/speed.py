@@ -379,7 +379,7 @@ def rate_words(result: Speed) -> str:
     said = []
     for name in dict.fromkeys(row["name"] for row in rows):
         rates = {row["heap"]: row["variants"][0]["rate"] for row in rows if row["name"] == name}
-        said.append(f"{name} {' and '.join(f'{rounded(rates[heap])}' for heap in heaps if heap in rates)}")
+        said.append(f"{name} {' and '.join(rounded(rates[heap]) for heap in heaps if heap in rates)}")
     unit = result.data["unit"]
     return (
         f"{unit.capitalize()} a second of the first variant ({' and '.join(heaps)} heap): {'; '.join(said)}."
