@@ -42,6 +42,12 @@ REPLAY_STEPS = (
 HISTORY_LIMIT = 600  # entries of a record's history
 _PROBE_STEPS = 100  # most updates that are timed to estimate a grid's cost
 _PROBE_SECONDS = 3.0  # no update is begun later than this after the first timed one
+_PROBES_SECONDS = 180.0  # no row's updates are timed later than this after the first row's
+_SLOW_UPDATE_SECONDS = 30.0  # a first update that took longer on a CPU is not repeated
+_UNTIMED = (
+    f"the time of rows that stand without one is not known: after {_PROBES_SECONDS / 60:.0f} minutes no further "
+    "row is timed, which --experiment does for one row alone"
+)
 # Weights, gradients and two moments: what any run needs besides activations.
 _COPIES = 4
 _MOST_PIECES = 64  # of an update, tried where the whole does not fit
@@ -432,7 +438,8 @@ class Cost:
         basis: what the estimate rests on.
         memory_bytes: the largest peak seen, or None.
         disk_bytes: checkpoints of one job at a time.
-        unknown: why the time is not known, a clause for each experiment whose corpus is not here.
+        unknown: why times are not known, a clause for each experiment whose corpus is not here, one for all
+            that were not timed because the timing of others took long.
         each: seconds of one run of each experiment to run, by its id; None where that is not known.
     """
 
@@ -490,16 +497,21 @@ def estimate(
     to_run = [job for job in grid if force or existing(job, results)[1] not in ("fresh", "revalidated")]
     skipped = [job for job in grid if job not in to_run]
     seconds, memory, disk, basis = 0.0, 0, 0, set()
-    cached: dict[str, tuple[float | None, int, int, str]] = {}
+    cached: dict[str, tuple[float | None, int | None, int, str]] = {}
+    probed = 0.0
     for job in to_run:
         if job.experiment.id not in cached:
             found = _recorded_cost(job, results, device) or (None if fetch else _cost_by_size(job))
+            if found is None and probed > _PROBES_SECONDS:
+                found = (None, None, 0, _UNTIMED)
+            start = time.monotonic()
             cached[job.experiment.id] = found or _timed_cost(job, results, device)
+            probed += 0.0 if found else time.monotonic() - start
         one, peak, size, how = cached[job.experiment.id]
         seconds = None if one is None or seconds is None else seconds + one
         memory, disk = max(memory, peak or 0), max(disk, size)
         basis.add(how)
-    unknown = tuple(how for one, _, _, how in cached.values() if one is None)
+    unknown = tuple(dict.fromkeys(how for one, _, _, how in cached.values() if one is None))
     said = " and ".join(sorted(basis.difference(unknown)))
     each = {name: one for name, (one, *_) in cached.items()}
     return Cost(to_run, skipped, seconds, said, memory or None, disk, unknown, each)
@@ -572,12 +584,14 @@ def _recorded_cost(
 
 
 def _timed_cost(job: Job, results: Path, device: torch.device) -> tuple[float, int | None, int, str]:
-    """The same from a few updates, after one that is not timed: the first may compile kernels."""
+    """The same from a few updates; the first, which may compile kernels, counts only if it is slow on a CPU."""
     config = job.experiment.config(job.profile)
     workload = _build(job, device, results)
 
     def timed() -> TrainingResult:
-        train(workload, config.training, seed=job.seed, stop_after=1, evaluate=False)
+        first = train(workload, config.training, seed=job.seed, stop_after=1, evaluate=False)
+        if device.type == "cpu" and first.seconds > _SLOW_UPDATE_SECONDS:
+            return first
         return train(
             workload, config.training, seed=job.seed, stop_after=_PROBE_STEPS, time_limit_s=_PROBE_SECONDS,
             evaluate=False,

@@ -292,19 +292,61 @@ def test_cost_is_timed_then_taken_from_records(toy):
     assert len(estimate(grid, toy.results, CPU, force=True).to_run) == 3
 
 
-def test_the_first_update_counts_for_no_time(toy, monkeypatch):
-    clock, updates = [0.0], []
-    loss = toy.module.ToyWorkload.loss
+@pytest.fixture
+def first_takes(toy, monkeypatch):
+    """A function that makes the first update take so many seconds and each later one 2; it gives all updates."""
 
-    def slow_at_first(self, model, batch):
-        updates.append(1)
-        clock[0] += 1000 if len(updates) == 1 else 2  # as one that compiles its kernels
-        return loss(self, model, batch)
+    def set_clock(seconds: float) -> list[int]:
+        clock, updates = [0.0], []
+        loss = toy.module.ToyWorkload.loss
 
-    monkeypatch.setattr(toy.module.ToyWorkload, "loss", slow_at_first)
-    monkeypatch.setattr("attn.training.loop.time.perf_counter", lambda: clock[0])
+        def slow_at_first(self, model, batch):
+            updates.append(1)
+            clock[0] += seconds if len(updates) == 1 else 2
+            return loss(self, model, batch)
+
+        monkeypatch.setattr(toy.module.ToyWorkload, "loss", slow_at_first)
+        monkeypatch.setattr("attn.training.loop.time.perf_counter", lambda: clock[0])
+        return updates
+
+    return set_clock
+
+
+def test_the_first_update_counts_for_no_time(toy, first_takes):
+    updates = first_takes(20)  # as one that compiles its kernels
     assert estimate([toy.job(0)], toy.results, CPU).seconds == 12 * 2
     assert len(updates) == 1 + 2, "timed for three seconds, no update is begun after those"
+
+
+def test_a_slow_first_update_is_not_repeated_on_a_cpu(toy, first_takes):
+    updates = first_takes(100)
+    assert estimate([toy.job(0)], toy.results, CPU).seconds == 12 * 100
+    assert len(updates) == 1
+
+
+def test_rows_are_not_timed_without_end(toy, monkeypatch):
+    clock, timed = [0.0], []
+
+    def slow(job, results, device):
+        timed.append(job.experiment.id)
+        clock[0] += 100
+        return 60.0, 1000, 10, "from timing a few updates"
+
+    monkeypatch.setattr(runner, "_timed_cost", slow)
+    monkeypatch.setattr(runner.time, "monotonic", lambda: clock[0])
+    rows = [f"fit/{name}" for name in "abcd"]
+    grid = [replace(toy.job(0), experiment=replace(toy.experiment(), id=row)) for row in rows]
+    cost = estimate(grid, toy.results, CPU)
+    assert timed == rows[:2], "three minutes had passed after the second row"
+    assert cost.each == dict.fromkeys(rows[:2], 60.0) | dict.fromkeys(rows[2:])
+    assert cost.seconds is None and cost.basis == "from timing a few updates" and cost.memory_bytes == 1000
+    assert len(cost.unknown) == 1 and str(cost).endswith(
+        "after 3 minutes no further row is timed, which --experiment does for one row alone"
+    )
+    assert "minutes in all" not in str(cost) and "at least 0.0 GB" in str(cost)
+    assert [line.split("seed")[0].split(maxsplit=1)[1].strip() for line in cost.rows()] == [
+        "1.0 minutes", "1.0 minutes", "time not known", "time not known",
+    ]  # fmt: skip
 
 
 def test_cost_is_not_taken_from_another_device_or_a_shorter_run(toy):
