@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ import torch
 
 from attn.reproduction.environment import commit, describe, device_for
 from attn.reproduction.paths import write_atomically
-from attn.reproduction.speed import HEAPS, memory_lines, reached
+from attn.reproduction.speed import HEAPS, memory_ratio, memory_reached, reached
 from attn.training.heap import keep_heap
 
 SCHEMA_VERSION = 1
@@ -78,6 +78,7 @@ class Row:
         goal: the figure to reach, on every device and with either heap; None where nothing was set.
         peak: from a call to the most bytes that it holds at a time; None where memory is not of interest.
         memory_goal: the figure to reach for these bytes; None where nothing was set.
+        optional: variants of packages that may be missing; a figure against a missing one is not set then.
         few: most rounds of those variants that take far longer than the others, by name.
     """
 
@@ -87,6 +88,7 @@ class Row:
     goal: Goal | None = None
     peak: Callable[[Callable[[], Any]], int] | None = None
     memory_goal: Goal | None = None
+    optional: Sequence[str] = ()
     few: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -236,6 +238,7 @@ def measure(
         ValueError: if the goal, or a variant of few rounds, is not one of the other variants.
     """
     variants = row.build(device)
+    row = _without_missing(row, variants)
     _check_names(row, [*variants][1:])
     calls = {name: _calls_a_round(call, device) for name, call in variants.items()}
     seconds: dict[str, list[float]] = {name: [] for name in variants}
@@ -258,6 +261,16 @@ def measure(
         for variant in found["variants"]:
             variant["peak_bytes"] = row.peak(variants[variant["name"]])
     return found
+
+
+def _without_missing(row: Row, variants: Mapping[str, Any]) -> Row:
+    """The row without what it says of variants of packages that are not here."""
+    missing = set(row.optional) - variants.keys()
+    goals = {
+        key: None if goal and goal.against in missing else goal
+        for key, goal in (("goal", row.goal), ("memory_goal", row.memory_goal))
+    }
+    return replace(row, **goals)
 
 
 def _check_names(row: Row, others: Sequence[str]) -> None:
@@ -319,6 +332,21 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def _memory_lines(row: Mapping[str, Any]) -> list[str]:
+    """What the variants of a row hold at most, a line, with what became of its figure; none if not measured."""
+    first, *others = row["variants"]
+    if memory_ratio(row, first) is None:
+        return []
+    said = [
+        f"{variant['name']} {memory_ratio(row, variant):.2f} times as much"
+        f"{_VERDICTS[memory_reached(row, variant)].format(row['memory_goal'])}"
+        for variant in others
+    ]
+    return [
+        f"{'':8} memory: {first['name']} {first['peak_bytes'] / 2**20:.1f} MiB at most, {', '.join(said)}"
+    ]
+
+
 _VERDICTS = {None: "", True: "  reaches {0[ratio]:g}", False: "  below {0[ratio]:g}"}
 
 
@@ -343,5 +371,5 @@ def table(result: Mapping[str, Any]) -> str:
                 f"{_VERDICTS[reached(row, variant)].format(row['goal'])}{mark}"
             )
             place, mark = " " * len(place), ""
-        lines += memory_lines(row)
+        lines += _memory_lines(row)
     return "\n".join(lines)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -20,10 +22,15 @@ from typing import Any
 from attn.reproduction.errors import UsageError
 from attn.reproduction.grid import BLANK, Cell, Grid, Html, below, plain
 from attn.reproduction.number_text import rounded
+from attn.reproduction.paths import repository_root
 from attn.reproduction.records import SPEED, Skipped
 
 HEAPS = ("default", "kept")
-COLUMNS = ("Row", "Variant", "Default: ms", "Default: ratio", "Kept: ms", "Kept: ratio")
+MEASURES = ("ms", "ratio", "MiB")
+COLUMNS = ("Row", "Variant", *(f"{heap.capitalize()}: {measure}" for heap in HEAPS for measure in MEASURES))
+HEAP_WORDS = (
+    "Default: freed memory of a large tensor goes back to the system. Kept: it stays with the process."
+)
 DISTURBED = (
     "⚠ disturbed: something else used the machine. Such times are to be measured again, and no figure is "
     "judged by them."
@@ -59,15 +66,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "One call hashes the queries of one sequence with 4 heads of 64, attends in chunks of 64, and goes back. Beside "
         "the book's variants stand the public package reformer-pytorch, causal attention by torch's fused kernel, and "
         "the book's plain version. Before anything is timed, ours by public code's conventions and the package are seen "
-        "to give equal outputs and gradients, the buckets being the same. To reach from 4096 tokens on: the package's "
-        "time over ours at least 1.3 (2.5 with the default heap), and its memory 5; at 832 tokens a round, the fused "
-        "kernel's time over ours at least 1 (0.83).",
+        "to give equal outputs and gradients, the buckets being the same.",
     ),
     "reversible": Benchmark(
         "Reversible layers",
         "One call is a forward and a backward pass of blocks of attention and feed-forward, with activations computed "
-        "again and with activations kept: the price of not remembering. To reach: at most 1.4 times the time of keeping "
-        "them (1.1 with the default heap), no more memory, and from 6 to 12 layers 5% more of it at most.",
+        "again and with activations kept: the price of not remembering.",
     ),
     "model_types": Benchmark(
         "The five models of the Reformer's table of memory and time",
@@ -88,31 +92,27 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         "Adaptive attention span",
         "One call is a forward and a backward pass of the sub-layer for a block of 256 tokens with a full cache, or the "
         "forward pass alone. Beside the learned spans stand all heads at the layer's longest span, at the limit, and "
-        "torch's fused attention over a window. To reach: at a limit of 2048, the time of one reach a layer over ours "
-        "at least 1.4 (2 with the default heap), and its memory 2; at 8192, the time of fixed spans over ours at least "
-        "7 (10), and their memory 7.",
+        "torch's fused attention over a window.",
     ),
     "all_attention": Benchmark(
         "All-attention",
         "One call is a forward and a backward pass of attention over a context and persistent vectors, beside attention "
-        "followed by a feed-forward layer with as many parameters, or the forward pass alone. To reach at N = 2048: at "
-        "most 1.15 times their time, and a memory of the plain version of at least 3.5 times ours.",
+        "followed by a feed-forward layer with as many parameters, or the forward pass alone.",
     ),
     "product_keys": Benchmark(
         "Product-key memory",
         "One call is a forward and a backward pass, or a whole step with its update, of a memory layer. Beside it stand "
-        "the public package product-key-memory, flat keys, and the feed-forward layer that a memory replaces. One row "
-        "is a forward pass of language models with and without memories. To reach: the package's time over ours at "
-        "least 1.15 for both passes (1.6 with the default heap), and 1.7 (3) for a step with 262k slots beside its "
-        "fused Adam.",
+        "the public package product-key-memory, flat keys, and the feed-forward layer that a memory replaces. Rows "
+        "over slots are the book's own steps and searches at growing sizes. One row is a forward pass of untrained "
+        "language models with and without memories: there a token counts as a query, and each model carries the "
+        "printed sizes that it stands for.",
     ),
     "ntm": Benchmark(
         "Neural Turing Machine",
         "One call is a whole training step on copying 10 vectors at the paper's sizes: forward, backward, clipping "
         "and update. The first variant is the book's; beside it stand the same machine with its loop over time "
         "left to autograd, and the machine written step by step, with batched operations and with the loops over "
-        "the batch of widely read public code. To reach: the last one's time over the first one's at least 2, 4 "
-        "and 5 at batches of 1, 16 and 32.",
+        "the batch of widely read public code.",
     ),
 }
 
@@ -217,7 +217,7 @@ def command(benchmark: str, name: str = "cpu", *, device: str = "cpu", threads: 
 
 
 def reached(row: Mapping[str, Any], variant: Mapping[str, Any]) -> bool | None:
-    """Whether a variant's ratio reaches the row's goal, at the two decimals that are shown.
+    """Whether a variant's ratio of times reaches the row's goal, at the two decimals that are shown.
 
     Returns:
         None where the goal is not against this variant, or the row was disturbed.
@@ -228,21 +228,18 @@ def reached(row: Mapping[str, Any], variant: Mapping[str, Any]) -> bool | None:
     return round(variant["ratio"], 2) >= goal["ratio"]
 
 
-def memory_lines(row: Mapping[str, Any]) -> list[str]:
-    """What the variants of a row hold at most, a sentence, and what became of its figure; none if not measured."""
-    first, *others = row["variants"]
-    if "peak_bytes" not in first:
-        return []
-    ratios = {variant["name"]: variant["peak_bytes"] / first["peak_bytes"] for variant in others}
-    said = ", ".join(f"{name} {ratio:.2f} times as much" for name, ratio in ratios.items())
-    line = (
-        f"Memory, {row['name']}: {first['name']} holds {first['peak_bytes'] / 2**20:.1f} MB at most, {said}"
-    )
+def memory_ratio(row: Mapping[str, Any], variant: Mapping[str, Any]) -> float | None:
+    """What a variant holds at most, as a multiple of what the row's first one holds; None if not measured."""
+    first = row["variants"][0]
+    return variant["peak_bytes"] / first["peak_bytes"] if "peak_bytes" in first else None
+
+
+def memory_reached(row: Mapping[str, Any], variant: Mapping[str, Any]) -> bool | None:
+    """Whether a variant's ratio of memory reaches the row's goal for it; None where that is not against it."""
     goal = row.get("memory_goal")
-    if goal is None:
-        return [f"{line}."]
-    verdict = "reaches" if round(ratios[goal["against"]], 2) >= goal["ratio"] else "is below"
-    return [f"{line}; {goal['against']} {verdict} the figure of {goal['ratio']:g}."]
+    if goal is None or goal["against"] != variant["name"]:
+        return None
+    return round(memory_ratio(row, variant), 2) >= goal["ratio"]
 
 
 # --- tables ----------------------------------------------------------------------------------------------
@@ -255,8 +252,9 @@ def speed_table(result: Speed, *, root: str = "../") -> Html:
         result: what to show.
         root: way from the page to the folder that holds `results/`.
     """
-    rows = result.data["rows"]
-    grid = Grid(_caption(result.data), COLUMNS)
+    today = todays_rows(result.data["benchmark"])
+    rows = still_asked(result.data["rows"], today)
+    grid = Grid(_caption(result.data, rows), COLUMNS)
     for name in dict.fromkeys(row["name"] for row in rows):
         by_heap = {row["heap"]: row for row in rows if row["name"] == name}
         variants = dict.fromkeys(v["name"] for row in by_heap.values() for v in row["variants"])
@@ -264,7 +262,7 @@ def speed_table(result: Speed, *, root: str = "../") -> Html:
             cells = [cell for heap in HEAPS for cell in _cells(by_heap.get(heap), variant)]
             head = None if i else plain(name)
             grid.add([head, _breakable(variant), *cells], "" if i else "attn-first")
-    grid.notes = _notes(result, root)
+    grid.notes = _notes(result, rows, changed_words(rows, today), root)
     return grid.render()
 
 
@@ -281,13 +279,34 @@ def joined(tables: Iterable[Html]) -> Html:
     return Html("".join(table.html for table in tables), "\n\n".join(table.text for table in tables))
 
 
-def _caption(data: Mapping[str, Any]) -> Cell:
+def still_asked(rows: Sequence[Mapping[str, Any]], today: Sequence[Any] | None) -> list[dict[str, Any]]:
+    """Stored rows without the figures that today's benchmark sets for none of its own, so that they judge nothing.
+
+    Args:
+        rows: as stored.
+        today: rows of the code, each with `name`, `goal` and `memory_goal`; None if they are not known.
+    """
+    now = {row.name: row for row in today or ()}
+    return [
+        row
+        | {
+            key: None
+            for key in ("goal", "memory_goal")
+            if row["name"] in now and not getattr(now[row["name"]], key)
+        }
+        for row in rows
+    ]
+
+
+def _caption(data: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Cell:
     environment = data["environment"]
     device, threads = environment["device"], environment["threads"]
     cpu = f"{environment['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
     name = cpu if device == "cpu" else device
     rest = f" (beside {cpu})" * (device != "cpu") + f", torch {environment['torch']}. "
-    rest += "Milliseconds of a call, median [quartiles], and the ratio to the first variant."
+    rest += "Milliseconds of a call, median [quartiles], and the ratio to the first variant"
+    held = any(memory_ratio(row, row["variants"][0]) for row in rows)
+    rest += "; mebibytes that a call holds at most, and their ratio." if held else "."
     return Cell(name + rest, f"<strong>{escape(name)}</strong>{escape(rest)}")
 
 
@@ -296,16 +315,29 @@ def _breakable(name: str) -> Cell:
     return Cell(name, re.sub(r"(?<=[a-z.])(?=[A-Z])", "<wbr/>", escape(name)))
 
 
-def _cells(row: Mapping[str, Any] | None, name: str) -> tuple[Cell, Cell]:
-    """Time and ratio of a variant in a row; dashes where it was not measured."""
+def _cells(row: Mapping[str, Any] | None, name: str) -> tuple[Cell, Cell, Cell]:
+    """Time, ratio and memory of a variant in a row; dashes where it was not measured."""
     variants = row["variants"] if row else ()
     variant = next((each for each in variants if each["name"] == name), None)
     if variant is None:
-        return plain(BLANK), plain(BLANK)
+        return plain(BLANK), plain(BLANK), plain(BLANK)
     median, low, high = (1e3 * seconds for seconds in (variant["seconds"], *variant["quartiles"]))
     decimals = max(0, 2 - math.floor(math.log10(median)))  # three digits
     time = below(plain(f"{median:.{decimals}f}"), f"[{low:.{decimals}f}, {high:.{decimals}f}]", " ")
-    return time, below(plain(f"{variant['ratio']:.2f}"), _mark(row, variant), " ")
+    return time, below(plain(f"{variant['ratio']:.2f}"), _mark(row, variant), " "), _memory(row, variant)
+
+
+def _memory(row: Mapping[str, Any], variant: Mapping[str, Any]) -> Cell:
+    """Mebibytes of a variant and, below, how many times the first one's they are; a dash if not measured."""
+    ratio = memory_ratio(row, variant)
+    if ratio is None:
+        return plain(BLANK)
+    held = plain(f"{variant['peak_bytes'] / 2**20:.1f}")
+    if variant is row["variants"][0]:
+        return held
+    verdict = memory_reached(row, variant)
+    mark = None if verdict is None else _verdict(verdict, row["memory_goal"])
+    return below(below(held, f"× {ratio:.2f}", " "), mark, " ")
 
 
 def _mark(row: Mapping[str, Any], variant: Mapping[str, Any]) -> Cell | None:
@@ -314,11 +346,15 @@ def _mark(row: Mapping[str, Any], variant: Mapping[str, Any]) -> Cell | None:
         return _badge("⚠ disturbed", "attn-stale")
     if row["goal"] is None or variant["name"] != row["goal"]["against"]:
         return None
-    figure = rounded(row["goal"]["ratio"])
     verdict = reached(row, variant)
     if verdict is None:
-        return _badge(f"○ {figure}: not judged", "attn-pending")
-    return _badge(f"✓ reaches {figure}", "attn-yes") if verdict else _badge(f"✗ below {figure}", "attn-no")
+        return _badge(f"○ {rounded(row['goal']['ratio'])}: not judged", "attn-pending")
+    return _verdict(verdict, row["goal"])
+
+
+def _verdict(is_reached: bool, goal: Mapping[str, Any]) -> Cell:
+    figure = rounded(goal["ratio"])
+    return _badge(f"✓ reaches {figure}", "attn-yes") if is_reached else _badge(f"✗ below {figure}", "attn-no")
 
 
 def _badge(text: str, css: str) -> Cell:
@@ -327,8 +363,8 @@ def _badge(text: str, css: str) -> Cell:
     return Cell(text, html)
 
 
-def _notes(result: Speed, root: str) -> list[Cell]:
-    data, rows = result.data, result.data["rows"]
+def _notes(result: Speed, rows: Sequence[Mapping[str, Any]], changed: str | None, root: str) -> list[Cell]:
+    data = result.data
     rounds, probes = {row["rounds"] for row in rows}, [p for row in rows for p in row["probe_gflops"]]
     code, environment = data["code"], data["environment"]
     commit = f" at commit {code['commit'][:10]}" if code["commit"] else ""
@@ -338,7 +374,6 @@ def _notes(result: Speed, root: str) -> list[Cell]:
         f"Measured on {data['finished']}{commit}, {counted} rounds a row{_fewer(rows)}; the probe's matrix product ran "
         f"at {min(probes):.0f} to {max(probes):.0f} GFLOP/s."
     )
-    changed = changed_words(result, todays_rows(data["benchmark"]))
     path, name = f"results/{result.path}", Path(result.path).stem
     again = command(data["benchmark"], name, device=environment["device"], threads=environment["threads"])
     href = escape(f"{root}{path}", quote=True)
@@ -347,7 +382,7 @@ def _notes(result: Speed, root: str) -> list[Cell]:
         *[plain(changed)] * bool(changed),
         *map(plain, goal_words(rows)),
         plain(rate_words(result)),
-        *map(plain, dict.fromkeys(line for row in rows for line in memory_lines(row))),
+        *[plain(HEAP_WORDS)] * any(row["heap"] == "kept" for row in rows),
         plain(measured),
         Cell(f"All numbers: {path}", f'All numbers: <a href="{href}">{escape(path)}</a>'),
         Cell(f"Measure again: {again}", f"Measure again: <code>{escape(again)}</code>"),
@@ -390,21 +425,32 @@ def rate_words(result: Speed) -> str:
 def todays_rows(benchmark: str) -> tuple[Any, ...] | None:
     """The rows of a benchmark's code today, as `benchmarks.timing.Row`; None outside a checkout."""
     try:
-        return tuple(import_module(f"benchmarks.{benchmark}").rows())
-    except ImportError:
+        with _importable(repository_root()):
+            return tuple(import_module(f"benchmarks.{benchmark}").rows())
+    except (ImportError, UsageError):
         return None
 
 
-def changed_words(result: Speed, today: Sequence[Any] | None) -> str | None:
-    """How rows and figures of a stored result differ from those of today's benchmark, a sentence; None if they do not.
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules of this folder can be imported; from elsewhere, as notebooks are run, they cannot."""
+    sys.path.append(str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def changed_words(rows: Sequence[Mapping[str, Any]], today: Sequence[Any] | None) -> str | None:
+    """How stored rows and figures differ from those of today's benchmark, a sentence; None if they do not.
 
     Args:
-        result: as stored.
+        rows: as stored, without figures that are asked no more.
         today: rows of the code, each with `name`, `goal` and `memory_goal`; None if they are not known.
     """
     if today is None:
         return None
-    stored, now = {row["name"] for row in result.data["rows"]}, {row.name: row for row in today}
+    stored, now = {row["name"] for row in rows}, {row.name: row for row in today}
     parts = [
         f"{word} {', '.join(names)}"
         for word, names in (("it has not", [n for n in now if n not in stored]),
@@ -412,7 +458,7 @@ def changed_words(result: Speed, today: Sequence[Any] | None) -> str | None:
         if names
     ]  # fmt: skip
     changes: Counter[str] = Counter()
-    for row in result.data["rows"]:
+    for row in rows:
         for key in ("goal", "memory_goal") if row["name"] in now else ():
             goal = getattr(now[row["name"]], key)
             pair = _figure(row.get(key)), _figure(goal and goal.on(row["heap"]))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,14 +302,13 @@ def todays(name="copy, batch 1", goal=("theirs", 4), memory_goal=None):
         ([todays()], None),
         ([todays(goal=("another", 4))], "time: at least 4 times ours by theirs, today at least 4 times ours by another (2 rows)"),
         ([todays(goal=("theirs", 5))], "today at least 5 times ours by theirs (2 rows)"),
-        ([todays(goal=None)], "today nothing (2 rows)"),
         ([todays(memory_goal=("theirs", 2))], "memory: nothing, today at least 2 times ours by theirs (2 rows)"),
         ([todays(), todays("copy, batch 9")], "it has not copy, batch 9."),
         ([todays("copy, batch 9")], "it has not copy, batch 9; only it has copy, batch 1."),
     ],
 )  # fmt: skip
 def test_a_result_of_other_rows_or_figures_is_marked(today, said):
-    found = changed_words(Speed("x", result()), today)
+    found = changed_words(result()["rows"], today)
     assert found is None if said is None else found.startswith("⚠ An earlier version") and said in found
 
 
@@ -319,6 +319,58 @@ def test_the_mark_stands_in_the_table(tmp_path, monkeypatch):
     assert "An earlier version of the benchmark" in repr(shown(tmp_path))
     monkeypatch.setattr("attn.reproduction.speed.todays_rows", lambda benchmark: [todays()])
     assert "An earlier version of the benchmark" not in repr(shown(tmp_path))
+
+
+def test_a_figure_that_is_asked_no_more_judges_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("attn.reproduction.speed.todays_rows", lambda benchmark: [todays(goal=None)])
+    text = shown(tmp_path).text
+    assert "reaches" not in text and "To reach" not in text and "An earlier version" not in text
+
+
+def with_memory(*peaks, goal=None, **changes):
+    """A row whose variants hold so many MiB."""
+    made = row(**changes) | {"memory_goal": goal and {"against": "theirs", "ratio": goal}}
+    for variant, peak in zip(made["variants"], peaks, strict=True):
+        variant["peak_bytes"] = peak * 2**20
+    return made
+
+
+def test_memory_stands_beside_the_times(tmp_path):
+    rows = [with_memory(10, 35, goal=3), with_memory(10, 25, goal=3, heap="kept"), row("free", goal=None)]
+    piece = shown(tmp_path, *rows)
+    assert [[line[i] for i in (-4, -1)] for line in cells(piece)] == [
+        ["Default: MiB", "Kept: MiB"],
+        ["10.0", "10.0"],
+        ["35.0× 3.50✓ reaches 3", "25.0× 2.50✗ below 3"],
+        ["–", "–"],
+        ["–", "–"],
+    ]
+    assert "mebibytes that a call holds" in piece.text and "mebibytes" not in shown(tmp_path, row()).text
+    assert (
+        "To reach in memory, with the number of rows of both heaps: at least 3 times ours by theirs (2)."
+        in piece.text
+    )
+
+
+def test_the_code_of_a_benchmark_is_found_from_everywhere(monkeypatch, tmp_path):
+    known = [name for name in sys.modules if name.partition(".")[0] == "benchmarks"]
+    for name in known:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(
+        sys, "path", [entry for entry in sys.path if not (Path(entry) / "benchmarks").is_dir()]
+    )
+    monkeypatch.chdir(tmp_path)
+    todays_rows.cache_clear()
+    before = list(sys.path)
+    assert {found.name for found in todays_rows("decoding")} == {"20 tokens", "70 tokens"}
+    assert sys.path == before
+    todays_rows.cache_clear()
+
+
+@pytest.mark.parametrize("benchmark", ["lsh", "product_keys"])
+def test_figures_against_a_package_are_asked_where_it_is_missing_too(benchmark):
+    asked = {found.goal.against for found in todays_rows(benchmark) if found.goal}
+    assert asked & {"reformer-pytorch", "product-key-memory"}
 
 
 def test_a_benchmark_s_rows_are_those_of_its_code():
