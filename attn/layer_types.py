@@ -13,7 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn.attention import MultiHeadAttention, check_positive, scaled_dot_product_attention
+from attn.attention import (
+    MultiHeadAttention,
+    _check_attention,
+    check_positive,
+    check_sequence,
+    scaled_dot_product_attention,
+)
 
 # Queries of a block at least: blocks of one or two queries would be all overhead.
 MIN_BLOCK = 16
@@ -57,9 +63,15 @@ def restricted_attention(
         [B, H, n, V].
 
     Raises:
-        ValueError: if r is not an odd whole number of at least 1, or shapes do not fit.
+        ValueError: if r is not an odd whole number of at least 1, shapes or dtypes do not fit, or there are not as many
+            keys as queries.
     """
     reach = _reach("neighbourhood", neighbourhood)
+    _check_attention(query, key, value, None)
+    if key.shape[2] != query.shape[2]:
+        raise ValueError(
+            f"key and value must be as many as the queries, {query.shape[2]}; got {key.shape[2]} of each"
+        )
     n_heads, seq_len = query.shape[1:3]
     block = max(reach, MIN_BLOCK)
     n_blocks = -(-seq_len // block)
@@ -97,7 +109,8 @@ class RestrictedSelfAttention(MultiHeadAttention):
         self.neighbourhood = neighbourhood
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, n, D] to [B, n, D]."""
+        """[B, n, D] to [B, n, D]; ValueError for another shape."""
+        check_sequence("inputs", inputs, self.d_model)
         sides = map(self._heads, self.projection(inputs).split(self._rows, dim=-1))
         output = restricted_attention(*sides, self.neighbourhood)
         return self.output(output.transpose(1, 2).flatten(2))
@@ -107,9 +120,10 @@ class DilatedConvolutions(nn.Module):
     """Convolutions of growing dilation, with ReLU between them, that let any two positions meet (Sec. 4).
 
     The dilation grows (k + 1) / 2-fold from layer to layer, so that any two of n positions are joined by a path of
-    ceil(log n) layers, to base (k + 1) / 2, that moves in one direction. The paper's log to base k would need paths
-    that overshoot and come back, and near the ends those leave the sequence. Nothing is masked: positions see both
-    sides.
+    ceil(log n) layers, to base (k + 1) / 2, that moves in one direction. This is the paper's order, O(log_k n): the two
+    logarithms differ by the factor ln k / ln((k + 1) / 2), which is largest at k = 3. A kernel that looks one way only,
+    dilated k-fold, joins every position to all before it in ceil(log_k n) layers. Centred kernels with that dilation
+    would overshoot and come back, and near the ends leave the sequence. Nothing is masked: positions see both sides.
 
     Args:
         d_model: D.
@@ -124,6 +138,7 @@ class DilatedConvolutions(nn.Module):
         super().__init__()
         check_positive(d_model=d_model, n_layers=n_layers)
         _check_kernel(kernel_size)
+        self.d_model = d_model
         dilations = [((kernel_size + 1) // 2) ** layer for layer in range(n_layers)]
         self.layers = nn.ModuleList(
             nn.Conv1d(d_model, d_model, kernel_size, dilation=dilation, padding="same")
@@ -131,7 +146,8 @@ class DilatedConvolutions(nn.Module):
         )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[B, n, D] to [B, n, D]."""
+        """[B, n, D] to [B, n, D]; ValueError for another shape."""
+        check_sequence("inputs", inputs, self.d_model)
         hidden = inputs.transpose(1, 2)
         for index, layer in enumerate(self.layers):
             hidden = layer(F.relu(hidden) if index else hidden)

@@ -165,3 +165,39 @@ def test_a_layer_has_k_d_squared_weights():
 def test_wrong_sizes_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (((2, 3, 7, 4), (2, 3, 9, 4), (2, 3, 9, 4)), "as many as the queries, 7; got 9 of each"),
+        (((2, 3, 7, 4), (2, 3, 5, 4), (2, 3, 5, 4)), "as many as the queries, 7; got 5 of each"),
+        (((2, 3, 7, 4), (2, 3, 7, 4), (2, 3, 6, 4)), r"must have shapes \[B, H, T, E\]"),
+        (((2, 3, 7, 4), (2, 3, 7, 5), (2, 3, 7, 4)), r"must have shapes \[B, H, T, E\]"),
+        (((2, 3, 7, 4), (2, 1, 7, 4), (2, 1, 7, 4)), r"must have shapes \[B, H, T, E\]"),
+        (((3, 7, 4), (3, 7, 4), (3, 7, 4)), r"must have shapes \[B, H, T, E\]"),
+    ],
+)
+def test_sides_that_do_not_fit_are_refused(shapes, message):
+    with pytest.raises(ValueError, match=message):
+        restricted_attention(*(random(*shape) for shape in shapes), 3)
+
+
+def test_sides_of_two_dtypes_are_refused():
+    query, key, value = (random(1, 1, 4, 2) for _ in range(3))
+    with pytest.raises(ValueError, match="must have one dtype"):
+        restricted_attention(query, key.float(), value, 3)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        RestrictedSelfAttention(d_model=4, n_heads=2, neighbourhood=3),
+        DilatedConvolutions(d_model=4, kernel_size=3),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+@pytest.mark.parametrize("shape", [(2, 5, 3), (5, 4), (1, 2, 5, 4)])
+def test_inputs_of_another_shape_are_refused(layer, shape):
+    with pytest.raises(ValueError, match=r"inputs must have shape \[batch, length, 4\]; got \[\d"):
+        layer(torch.zeros(shape))
