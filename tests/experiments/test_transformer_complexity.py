@@ -43,6 +43,12 @@ def test_kernel_and_neighbourhood_count():
     assert complexity.multiply_adds(RESTRICTED, 128, 8, 65).term == 2 * 128 * 3 * 32 * 8
 
 
+def test_narrow_heads_cost_as_many_multiply_adds_as_one_wide_head_and_more_weights():
+    said = complexity.head_words(seq_len=10, d_model=8, n_heads=4)
+    products = 2 * 10 * 10 * 8 + 4 * 10 * 8 * 8
+    assert f"with 1 head and with 4: {products:,} each. Weights that the softmax makes: 100 and 400." in said
+
+
 def test_fitted_powers_are_those_the_counts_were_made_with():
     n, d = np.array([[2, 3], [4, 3], [2, 7], [9, 5], [8, 2]]).T
     fit = fit_powers({"n": n, "d": d}, 0.3 * n**1.5 * d**-2.0)
@@ -228,7 +234,7 @@ def test_a_path_s_power_of_the_reach_is_fitted(fitted, path, text):
     ("base", "text", "noted"),
     [
         (lambda k: k, "log_k(n)", False),
-        (lambda k: (k + 1) / 2, "log_((k+1)/2)(n)", True),
+        (lambda k: (k + 1) / 2, "log_k(n)", True),
         (lambda k: 2, "log(n)", True),
         (lambda k: k * k, "log(n)", True),
     ],
@@ -236,14 +242,31 @@ def test_a_path_s_power_of_the_reach_is_fitted(fitted, path, text):
 def test_a_path_s_base_of_the_logarithm_is_fitted(fitted, base, text, noted):
     found = fitted(CONVOLUTION, lambda n, k: np.log(n) / np.log(base(k)) - 1e-9)
     assert found.text == text and (found.note is not None) == noted
+    assert (found.note or "").startswith("same order") == (found.text == "log_k(n)" and noted)
     assert found.found.count("base ") == len(complexity.PATH_FITS[CONVOLUTION][1]) >= 3
 
 
 def test_our_own_paths():
     texts = {kind: complexity.path_fit(kind).text for kind in LAYERS}
-    assert texts == {ATTENTION: "1", RECURRENT: "n", CONVOLUTION: "log_((k+1)/2)(n)", RESTRICTED: "n/r"}
+    assert texts == {ATTENTION: "1", RECURRENT: "n", CONVOLUTION: "log_k(n)", RESTRICTED: "n/r"}
     assert complexity.path_fit(RESTRICTED).found == "n^1.00 r^-1.13"
-    assert complexity.law_texts(CONVOLUTION)["max_path_length"] == "O(log_((k+1)/2)(n))"
+    assert complexity.law_texts(CONVOLUTION)["max_path_length"] == "O(log_k(n))"
+    found = complexity.path_fit(CONVOLUTION)
+    assert "base 1.99 at k = 3" in found.found and "at most ln 3/ln 2 = 1.58 times as long" in found.note
+
+
+def test_the_two_bases_of_a_path_differ_most_at_the_smallest_kernel():
+    ratios = [np.log(k) / np.log((k + 1) / 2) for k in range(3, 2001, 2)]
+    assert ratios[0] == pytest.approx(1.585, abs=1e-3) and (np.diff(ratios) < 0).all() and ratios[-1] < 1.11
+
+
+@pytest.mark.parametrize(("n", "k"), [(9, 3), (10, 3), (28, 3), (25, 5), (26, 5), (50, 7)])
+def test_kernels_that_look_one_way_need_as_many_layers_as_the_logarithm_to_base_k(n, k):
+    offsets, layers = {0}, 0
+    while not offsets >= set(range(n)):
+        offsets = {near + k**layers * tap for near in offsets for tap in range(k)}
+        layers += 1
+    assert layers == next(count for count in range(n) if k**count >= n)
 
 
 def test_the_table_measured_has_the_printed_laws():

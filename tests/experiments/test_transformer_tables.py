@@ -2,8 +2,7 @@
 
 import pytest
 
-from attn.experiments.transformer import flops
-from attn.experiments.transformer.complexity import law_texts
+from attn.experiments.transformer import complexity, flops, tables
 from attn.experiments.transformer.flops import model_flops
 from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, printed_model, table3_rows
 from attn.experiments.transformer.tables import TABLES, fitted_rows, hardware_flops, parameters
@@ -20,17 +19,29 @@ def test_the_laws_of_table_1_are_measured_as_printed():
     for row in FACTS.table("table1").rows:
         for column, rule in VIEWS["table1"].cells.items():
             place = row["layer_type"], column
-            if place == ("Convolutional", "max_path_length"):  # the fitted base is not the printed one
-                assert rule.compute(row) == "O(log_((k+1)/2)(n))" and "(k+1)/2" in rule.note(row)
-                continue
-            assert rule.compute(row) == row[column] and rule.note(row) is None, place
+            assert rule.compute(row) == row[column], place
+            # of one order, and longer by a factor that is said
+            noted = place == ("Convolutional", "max_path_length")
+            assert (rule.note(row) or "").startswith("same order: base (k+1)/2") == noted, place
 
 
-def test_another_layer_has_other_laws():
-    """A recurrence in attention's row, and paths that do not shorten with a wider reach, are seen."""
-    assert law_texts("Recurrent") == {
-        "complexity_per_layer": "O(n * d^2)", "sequential_operations": "O(n)", "max_path_length": "O(n)",
-    }  # fmt: skip
+def test_a_recurrence_in_attention_s_row_agrees_nowhere():
+    (row,) = [row for row in FACTS.table("table1").rows if row["layer_type"] == "Self-Attention"]
+    for column, rule in VIEWS["table1"].cells.items():
+        assert agrees(rule.compute(row), row[column])
+        assert not agrees(rule.compute({**row, "layer_type": "Recurrent"}), row[column]), column
+
+
+def test_paths_that_do_not_shorten_with_a_wider_reach_are_no_n_over_r(monkeypatch):
+    (row,) = [row for row in FACTS.table("table1").rows if row["max_path_length"] == "O(n/r)"]
+    rule = VIEWS["table1"].cells["max_path_length"]
+    assert agrees(rule.compute(row), row["max_path_length"])
+    monkeypatch.setattr(
+        complexity, "paths", lambda kind, lengths, *, reach=None: {n: n // 2 for n in lengths}
+    )
+    monkeypatch.setattr(complexity, "path_fit", complexity.path_fit.__wrapped__)
+    monkeypatch.setattr(tables, "law_texts", complexity.law_texts.__wrapped__)
+    assert not agrees(rule.compute(row), row["max_path_length"])
 
 
 @pytest.mark.parametrize("column", ["flops_en_de", "flops_en_fr"])

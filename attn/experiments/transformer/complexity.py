@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import log
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,11 @@ def multiply_adds(kind: str, seq_len: int, d_model: int, reach: int | None = Non
     device, dtype = ("cpu", torch.float64) if kind in _RECURRENT else ("meta", torch.float32)
     with torch.device(device):
         layer = build(kind, d_model, reach=reach).to(dtype)
-        inputs = torch.zeros(1, seq_len, d_model, dtype=dtype)
+    return _counted(layer, torch.zeros(1, seq_len, d_model, dtype=dtype, device=device))
+
+
+def _counted(layer: nn.Module, inputs: Tensor) -> Cost:
+    """Multiply-adds of a layer's forward pass on `inputs` [1, n, D]."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         _run(layer, inputs)
     linear = {
@@ -121,6 +126,25 @@ def multiply_adds(kind: str, seq_len: int, d_model: int, reach: int | None = Non
     return Cost(
         (counter.get_total_flops() - projections) // 2, projections // 2
     )  # 2 operations a multiply-add
+
+
+def head_words(*, seq_len: int, d_model: int, n_heads: int) -> str:
+    """What attention costs with one head as wide as the model and with several narrow ones, in a sentence.
+
+    Args:
+        seq_len: n.
+        d_model: d.
+        n_heads: h, which divides d.
+    """
+    with torch.device("meta"):
+        inputs = torch.zeros(1, seq_len, d_model)
+        layers = [MultiHeadAttention(d_model=d_model, n_heads=count) for count in (1, n_heads)]
+    one, several = (_counted(layer, inputs).total for layer in layers)
+    said = f"{one:,} each" if one == several else f"{one:,} and {several:,}"
+    return (
+        f"Multiply-adds of one layer on n = {seq_len} positions at d = {d_model}, with 1 head and with {n_heads}: {said}. "
+        f"Weights that the softmax makes: {seq_len**2:,} and {n_heads * seq_len**2:,}."
+    )
 
 
 def exponents(
@@ -303,9 +327,9 @@ class PathFit:
     """How the longest path grows with n and with the reach of a layer, fitted to counts at several of both.
 
     Attributes:
-        text: in the notation of table 1, as "n/r" or "log_((k+1)/2)(n)".
+        text: its order, in the notation of table 1: "n/r" or "log_k(n)".
         found: the fitted numbers behind it, as "n^1.00 r^-1.13".
-        note: why the text is not what is printed, where the fit itself says so; else None.
+        note: what the order leaves out, or why it is not what is printed; None where there is nothing to say.
     """
 
     text: str
@@ -348,14 +372,25 @@ def _lines(
 
 
 def _logarithm(symbol: str, bases: Mapping[int, float]) -> PathFit:
-    """Which base the logarithm has: the reach, half of what is one more than it, or neither, if all fits are nearest."""
+    """Whether the logarithm has the reach as its base, or half of what is one more than it, if all fits are nearest.
+
+    Both are of one order in n and k: their ratio lies between 1 and what it is at the smallest kernel.
+    """
     said = ", ".join(f"base {base:.2f} at {symbol} = {reach}" for reach, base in bases.items())
-    candidates = {symbol: lambda k: k, f"(({symbol}+1)/2)": lambda k: (k + 1) / 2}
-    for name, base_of in candidates.items():
+    candidates = {None: lambda k: k, _same_order(symbol, min(bases)): lambda k: (k + 1) / 2}
+    for note, base_of in candidates.items():
         if all(abs(base / base_of(reach) - 1) < _BASE_TOLERANCE for reach, base in bases.items()):
-            note = None if name == symbol else f"its base is ({symbol}+1)/2 here, see the fits below"
-            return PathFit(f"log_{name}(n)", said, note)
+            return PathFit(f"log_{symbol}(n)", said, note)
     return PathFit("log(n)", said, f"its base is not {symbol} here, see the fits below")
+
+
+def _same_order(symbol: str, smallest: int) -> str:
+    """How far a path to base (k + 1) / 2 is from one to base k, at its farthest, which is at the smallest kernel."""
+    base = (smallest + 1) // 2
+    return (
+        f"same order: base ({symbol}+1)/2 for centred kernels that stay inside the sequence, at most ln {smallest}/ln "
+        f"{base} = {log(smallest) / log(base):.2f} times as long; kernels that look one way only have base {symbol}"
+    )
 
 
 def _power_text(powers: Exponents, symbol: str) -> str:

@@ -253,9 +253,10 @@ def exponent_table(rows: Sequence[Mapping[str, Any]]) -> Html:
             grid.add(list(map(plain, cells)))
     grid.notes = [
         plain(
-            f"Convolutions: k = {KERNEL}. The dilation grows (k + 1) / 2-fold a layer, so the logarithm of the path has "
-            f"base (k + 1) / 2 = {(KERNEL + 1) // 2}, and not k as printed: paths to base k would overshoot and come "
-            "back, and near the ends leave the sequence. The paper's text has O(n/k) for kernels that are not dilated."
+            f"Convolutions: k = {KERNEL}. Kernels are centred, and the dilation grows (k + 1) / 2-fold a layer, so the "
+            f"logarithm of the path has base (k + 1) / 2 = {(KERNEL + 1) // 2}. That is of the printed order: the factor "
+            "between the two bases is bounded. With kernels that look one way only, dilated k-fold, the base is k. The "
+            "paper's text has O(n/k) for kernels that are not dilated."
         ),
         plain(
             f"Restricted attention: costs are of r = {', '.join(map(str, NEIGHBOURHOODS))}, where blocks count r - 1 "
