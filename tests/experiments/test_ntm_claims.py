@@ -6,7 +6,7 @@ from attn.experiments.ntm import CHAPTER, claims
 from attn.experiments.ntm.claims import CLAIMS
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge
 from attn.reproduction.records import Record
-from tests.experiments.made_up import GOOD, PAPER, POOR, record, seeds_of
+from tests.experiments.made_up import GOOD, PAPER, POOR, record, run_of, seeds_of
 
 TRAINED = [claim for claim in CLAIMS if claim.kind != "arithmetic"]
 every_claim = pytest.mark.parametrize("claim", TRAINED, ids=lambda claim: claim.id)
@@ -42,12 +42,19 @@ LIKE_THE_PAPER = {
 
 
 def runs(n_seeds=3, changes=None, **options):
-    """Records of every experiment but those of copy; `changes` replace costs or single metrics of some."""
+    """Records of every experiment but those of copy; `changes` replace costs, metrics or evaluations of some."""
     found = []
     for experiment, (ends, metrics) in LIKE_THE_PAPER.items():
-        new_ends, new_metrics = (changes or {}).get(experiment, (None, {}))
+        new_ends, new_metrics, *evaluations = (changes or {}).get(experiment, (None, {}))
+        shorter = dict(evaluations=evaluations[0]) if evaluations else {}
         found += seeds_of(
-            experiment, n_seeds, spread=1e-3, costs=new_ends or ends, metrics=metrics | new_metrics, **options
+            experiment,
+            n_seeds,
+            spread=1e-3,
+            costs=new_ends or ends,
+            metrics=metrics | new_metrics,
+            **shorter,
+            **options,
         )
     return found
 
@@ -102,6 +109,8 @@ SWAPPED = {
     "copy_generalises_50": ("copy/ntm_lstm", "copy/lstm"),
     "copy_generalises_120": ("copy/ntm_lstm", "copy/lstm"),
     "copy_generalises_unharmed": ("copy/ntm_lstm", "copy/lstm"),
+    "repeat_both_solve_faster_ntm_lstm": ("repeat_copy/ntm_lstm", "repeat_copy/lstm"),
+    "repeat_both_solve_faster_ntm_ff": ("repeat_copy/ntm_ff", "repeat_copy/lstm"),
     "repeat_both_solve_length": ("repeat_copy/ntm_lstm", "repeat_copy/lstm"),
     "repeat_both_solve_repeats": ("repeat_copy/ntm_lstm", "repeat_copy/lstm"),
     "assoc_order_controllers": ("associative/ntm_lstm", "associative/ntm_ff"),
@@ -147,12 +156,12 @@ def test_claims_fail_on_bad_runs(name):
 
 # Runs in which the control does not show although the difference is as claimed.
 UNLEARNED_20, NOT_LEARNED = {"bits_per_bit_at_20": 0.2}, (None, {"bits_per_bit_at_20": 0.2})
-NO_CONTEXT = {"bits_per_sequence": 190.0}
+NO_CONTEXT, NO_GAIN = {"bits_per_sequence": 190.0}, {"bits_per_sequence": 187.0}
 UNCONTROLLED = {
-    "copy_faster_area": {"copy/lstm": ((9, 9), {})},
-    "copy_faster_final": {"copy/lstm": ((9, 9), {})},
-    "copy_faster_area_ff": {"copy/lstm": ((9, 9), {})},
-    "copy_faster_final_ff": {"copy/lstm": ((9, 9), {})},
+    "copy_faster_area": {"copy/ntm_lstm": ((0.5, 0.5), {})},
+    "copy_faster_final": {"copy/ntm_lstm": ((0.5, 0.5), {})},
+    "copy_faster_area_ff": {"copy/ntm_ff": ((0.5, 0.5), {})},
+    "copy_faster_final_ff": {"copy/ntm_ff": ((0.5, 0.5), {})},
     "copy_generalises_30": {"copy/ntm_lstm": (None, UNLEARNED_20)},
     "copy_generalises_50": {"copy/ntm_lstm": (None, UNLEARNED_20)},
     "copy_generalises_120": {"copy/ntm_lstm": (None, UNLEARNED_20)},
@@ -160,9 +169,11 @@ UNCONTROLLED = {
     "copy_generalises_120_kept": {"copy/ntm_lstm": (None, UNLEARNED_20)},
     "copy_generalises_unharmed": {"copy/ntm_lstm": (None, UNLEARNED_20 | {"bits_per_bit_at_30": 0.2})},
     "copy_generalises_lstm_breaks": {"copy/lstm": NOT_LEARNED},
-    "repeat_both_solve_ntm_lstm": {"repeat_copy/ntm_lstm": ((0.5, 0.5), {})},
-    "repeat_both_solve_ntm_ff": {"repeat_copy/ntm_ff": ((0.5, 0.5), {})},
-    "repeat_both_solve_lstm": {"repeat_copy/lstm": ((0.5, 0.5), {})},
+    "repeat_both_solve_ntm_lstm": {"repeat_copy/ntm_lstm": ((0.5, 0.5), {}, 21)},  # 2000 sequences each
+    "repeat_both_solve_ntm_ff": {"repeat_copy/ntm_ff": ((0.5, 0.5), {}, 41)},  # 2000 sequences each
+    "repeat_both_solve_lstm": {"repeat_copy/lstm": ((0.5, 0.5), {}, 71)},  # 2000 sequences each
+    "repeat_both_solve_faster_ntm_lstm": {"repeat_copy/ntm_lstm": ((5, 5), {})},
+    "repeat_both_solve_faster_ntm_ff": {"repeat_copy/ntm_ff": ((5, 5), {})},
     **{
         f"repeat_both_solve_{name}": {"repeat_copy/ntm_lstm": (None, bits_at(_10x10=0.2))}
         for name in ("length", "length_kept", "repeats", "repeats_kept")
@@ -171,13 +182,13 @@ UNCONTROLLED = {
     "assoc_order_controllers": {"associative/ntm_ff": ((5, 5), {})},
     "assoc_order_lstm": {"associative/ntm_lstm": ((5, 5), {})},
     "assoc_order_12_items": {"associative/ntm_ff": (None, bits_at(_6=1.1 / 18))},
-    "ngram_between_ntm_lstm": {"ngrams/lstm": (None, NO_CONTEXT)},
-    "ngram_between_ntm_ff": {"ngrams/lstm": (None, NO_CONTEXT)},
+    "ngram_between_ntm_lstm": {"ngrams/ntm_lstm": (None, NO_GAIN), "ngrams/lstm": (None, NO_CONTEXT)},
+    "ngram_between_ntm_ff": {"ngrams/ntm_ff": (None, NO_GAIN), "ngrams/lstm": (None, NO_CONTEXT)},
     "ngram_between_not_optimal": {f"ngrams/{kind}": (None, NO_CONTEXT) for kind in ("ntm_lstm", "ntm_ff")},
-    "sort_order_ntm_lstm": {"priority_sort/lstm": ((58, 58), {})},
-    "sort_order_ntm_ff": {"priority_sort/lstm": ((58, 58), {})},
-    "sort_order_batch1_ntm_lstm": {"priority_sort_batch1/lstm": ((57, 57), {})},
-    "sort_order_batch1_ntm_ff": {"priority_sort_batch1/lstm": ((57, 57), {})},
+    "sort_order_ntm_lstm": {"priority_sort/ntm_lstm": ((18, 18), {})},
+    "sort_order_ntm_ff": {"priority_sort/ntm_ff": ((18, 18), {})},
+    "sort_order_batch1_ntm_lstm": {"priority_sort_batch1/ntm_lstm": ((19, 19), {})},
+    "sort_order_batch1_ntm_ff": {"priority_sort_batch1/ntm_ff": ((19, 19), {})},
     "sort_order_heads": {"priority_sort_batch1/ntm_ff": ((20, 20), {})},
 }
 
@@ -322,12 +333,39 @@ def test_margins_say_when_they_were_written():
     measures = {claim.id: claim.measure for claim in TRAINED}
     for name in ("copy_generalises_50_kept", "copy_generalises_120_kept"):
         assert measures[name].endswith("(a level written after the runs)")
-    for name in ("copy_faster_area_ff", "copy_faster_final_ff"):
+    repeats = ("repeat_both_solve_faster_ntm_lstm", "repeat_both_solve_faster_ntm_ff")
+    for name in ("copy_faster_area_ff", "copy_faster_final_ff", *repeats):
         assert measures[name].endswith("(a test written after the runs)")
     for name in ("sort_order_batch1_ntm_lstm", "sort_order_batch1_ntm_ff"):
         assert (
             "added when runs with 16 were known; the LSTM's learning rate rests on one seed" in measures[name]
         )
+
+
+def test_controls_say_when_they_were_changed():
+    changed = {"copy_faster", "sort_order_ntm", "sort_order_batch1", "ngram_between_ntm"}
+    changed |= {f"repeat_both_solve_{kind}" for kind in ("ntm", "lstm")}
+    for claim in TRAINED:
+        said = claim.control.statement.endswith("(a control changed after the runs)")
+        assert said == claim.id.startswith(tuple(changed)), claim.id
+
+
+@every_claim
+def test_a_control_is_of_the_model_that_is_said_to_be_better(claim):
+    """It needs no record of another model, so that no claim rests on what the worse model learns."""
+    better = claim.experiments[0]
+    group = {r.key[1]: r for r in made(claim) if r.seed == 0}
+    if claim.id != "ngram_between_not_optimal":
+        group = {better: group[better]}
+    assert claim.control.difference(group) > 0
+
+
+@pytest.mark.parametrize(("kind", "thousands"), [("ntm_lstm", 50), ("ntm_ff", 100), ("lstm", 150)])
+def test_solving_is_tested_from_where_the_paper_s_curve_is_at_its_floor(kind, thousands):
+    (claim,) = [claim for claim in TRAINED if claim.id == f"repeat_both_solve_{kind}"]
+    for evaluations, readings in ((thousands // 2, 0), (thousands // 2 + 1, 1)):
+        run = run_of(f"repeat_copy/{kind}", costs=(20, 0.5), evaluations=evaluations)
+        assert claim.control.difference({f"repeat_copy/{kind}": run}) == readings
 
 
 def test_every_claim_of_the_paper_is_tested():
