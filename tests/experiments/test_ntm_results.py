@@ -131,7 +131,7 @@ def test_repeat_words_give_medians_at_every_size():
                "right_ends_at_10x20": 0.0}  # fmt: skip
     rows = seeds_of("repeat_copy/lstm", 3, spread=0.0, metrics=metrics)
     assert results.repeat_words({"ntm_lstm": [], "lstm": rows}, ((10, 10), (10, 20))) == [
-        f"{LSTM} (3 seeds): 10 vectors 10 times, below 0.0001 bits per output bit and 90% of the ends right; "
+        f"{LSTM} (medians of 3 seeds): 10 vectors 10 times, below 0.0001 bits per output bit and 90% of the ends right; "
         "10 vectors 20 times, 0.5 bits per output bit and 0% of the ends right."
     ]
 
@@ -244,11 +244,11 @@ def test_a_control_that_does_not_show_is_told():
 def test_later_results_are_the_facts_and_none_is_from_memory_alone():
     found = list(results._later())
     assert [paper for paper, *_ in found] == ["graves2016dnc", "santoro2016mann", "zoph2017nasnet"]
-    for paper, _, table, ours, theirs, _ in found:
+    for paper, _, table, ours, theirs, *_ in found:
         assert table in load_papers()[paper].tables and table.verified
         cells = {value for row in table.rows for value in row.values()}
         assert {ours[1], *(theirs or ())[1:]} <= cells
-    assert [theirs is None for *_, theirs, _ in found] == [True, False, False], (
+    assert [theirs is None for *_, theirs, _, _ in found] == [True, False, False], (
         "the DNC's row has another task's LSTM"
     )
     text = repr(results.after_table())
@@ -258,6 +258,9 @@ def test_later_results_are_the_facts_and_none_is_from_memory_alone():
         and "MANN: 82.8% right" in text
         and "LSTM: 49.5% right" in text
     )
+    html = results.after_table().html
+    assert "at the first instance" not in html, "a note on a number that is not shown"
+    assert "means of 5 runs" in html
 
 
 # --- one sequence an update ----------------------------------------------------------------------------------

@@ -44,6 +44,19 @@ def test_lengths_of_the_test_are_the_budget_s():
     ]
 
 
+def test_chance_of_repeat_copy_is_that_of_drawn_episodes():
+    (said,) = words.width_words()
+    task = next(one for one in TASKS if one.id == "repeat_copy").episodes()
+    lengths = [task.draw(1, torch.Generator(), *size).scored.sum().item() for size in task.sizes()]
+    mean = sum(lengths) / len(lengths)  # the end marker's step included
+    assert (
+        said.startswith(f"An answer has {mean - 1:g} vectors")
+        and "cost 181.5 bits with 6 a vector, and 242 bits with 8" in said
+    )
+    assert "begin between 175 and 185" in said
+    assert f": {mean * task.n_outputs:g} bits by chance." in said
+
+
 def test_values_held_are_those_of_the_models_states():
     configs = {e.id: e.configs["cpu"] for e in EXPERIMENTS if e.task == "copy"}
     task = next(iter(configs.values())).task
@@ -54,8 +67,11 @@ def test_values_held_are_those_of_the_models_states():
         for kind in ("ntm_lstm", "lstm")
     }
     (said,) = words.memory_words()
-    assert f"{states['ntm_lstm'].memory.numel():,} in the memory (128 slots of 20)" in said
-    assert f"{sum(part.numel() for part in states['ntm_lstm'].controller):,} in the state of its LSTM" in said
+    machine = states["ntm_lstm"]
+    assert f"{machine.memory.numel():,} in the memory (128 slots of 20)" in said
+    assert f"{machine.weights.numel():,} in the weightings of its heads" in said
+    assert f" and {machine.reads.numel():,} in what they read" in said
+    assert f"{sum(part.numel() for part in machine.controller):,} in the state of its LSTM" in said
     assert (
         f"{sum(part.numel() for part in states['lstm']):,} in the state of the LSTM alone (3 layers of 256"
         in said

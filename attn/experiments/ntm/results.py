@@ -32,6 +32,11 @@ def seeds(rows: Sequence[Record]) -> str:
     return "1 seed" if len(rows) == 1 else f"{len(rows)} seeds"
 
 
+def _medians(rows: Sequence[Record]) -> str:
+    """As "medians of 3 seeds", where that is more than one."""
+    return f"medians of {seeds(rows)}" if len(rows) > 1 else seeds(rows)
+
+
 def _median(rows: Sequence[Record], value: Callable[[Record], float]) -> float:
     return median(value(record) for record in rows)
 
@@ -332,7 +337,7 @@ def repeat_words(records: Records, sizes: Sequence[tuple[int, int]]) -> list[str
             said.append(
                 f"{length} vectors {repeats} times, {cost} bits per output bit and {ends:.0%} of the ends right"
             )
-        lines.append(f"{LABELS[kind]} ({seeds(rows)}): {'; '.join(said)}.")
+        lines.append(f"{LABELS[kind]} ({_medians(rows)}): {'; '.join(said)}.")
     return lines or [NONE]
 
 
@@ -367,7 +372,7 @@ def ngram_words(records: Records) -> list[str]:
         share = _median(rows, _found_of_context)
         lines.append(
             f"{LABELS[kind]}: {above:.3g} bits above the optimal estimator; {share:.0%} of what contexts are worth "
-            f"({seeds(rows)})."
+            f"({_medians(rows)})."
         )
     return (lines + _beside_lstm(there(records))) or [NONE]
 
@@ -433,7 +438,7 @@ def prediction_words(records: Records) -> list[str]:
         off = _median(rows, lambda r: off_optimal(r.artifact()).mean())
         lines.append(
             f"{LABELS[kind]}: {off:.2f} from the optimal prediction on average; always saying one half would be "
-            f"{half:.2f} from it ({seeds(rows)})."
+            f"{half:.2f} from it ({_medians(rows)})."
         )
     return lines or [NONE]
 
@@ -487,31 +492,40 @@ def after_table() -> Html:
     """One result of each of the later papers, as printed, beside what it was compared with on the same task."""
     grid = Grid(plain("Printed results of later papers; none is rerun here"),
                 ["Paper", "Task", "Result", "Beside it", "Checked", "Note"])  # fmt: skip
-    for paper, task, table, ours, theirs, unit in _later():
+    for paper, task, table, ours, theirs, unit, note in _later():
         cells = [
             load_papers()[paper].title,
             task,
             f"{ours[0]}: {ours[1]}{unit}",
             f"{theirs[0]}: {theirs[1]}{unit}" if theirs else BLANK,
         ]
-        grid.add([*map(plain, cells), plain(table.checked), plain(table.notes)])
+        grid.add([*map(plain, cells), plain(table.checked), plain(note)])
     return grid.render()
 
 
 def _later():
+    """Paper, task, table of the facts, result, result beside it or None, unit, and what must be known of these."""
     papers = load_papers()
     graph = papers["graves2016dnc"].table("graph")
     row = graph.rows[0]
     # the LSTM's number of that row is of another lesson, as its note says
-    yield "graves2016dnc", row["task"], graph, ("DNC", row["dnc"]), None, "% right"
+    yield "graves2016dnc", row["task"], graph, ("DNC", row["dnc"]), None, "% right", graph.notes
     omniglot = papers["santoro2016mann"].table("table1_omniglot")
     rows = {row["model"]: row["second"] for row in omniglot.rows}
     pair = (("MANN", rows["MANN"]), ("LSTM", rows["LSTM"]))
-    yield "santoro2016mann", "Omniglot, 5 classes, second time a class is seen", omniglot, *pair, "% right"
+    # its note is of the first time a class is seen
+    yield (
+        "santoro2016mann",
+        "Omniglot, 5 classes, second time a class is seen",
+        omniglot,
+        *pair,
+        "% right",
+        BLANK,
+    )
     cifar = papers["zoph2017nasnet"].table("table1_cifar10")
     best = {
         kind: min((r["error_percent"], r["model"]) for r in cifar.rows if r["kind"] == kind)
         for kind in ("own", "quoted")
     }
     pair = tuple(best[kind][::-1] for kind in ("own", "quoted"))
-    yield "zoph2017nasnet", "CIFAR-10", cifar, *pair, "% error"
+    yield "zoph2017nasnet", "CIFAR-10", cifar, *pair, "% error", cifar.notes

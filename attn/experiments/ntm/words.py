@@ -14,6 +14,7 @@ from attn.data.priority_sort import PrioritySortTask
 from attn.data.repeat_copy import RepeatCopyTask
 from attn.experiments.ntm.runs import EXPERIMENTS, PAPER, TASKS, VARIANTS
 from attn.experiments.ntm.tables import bits_after
+from attn.experiments.ntm.workloads import MODELS
 from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
@@ -57,6 +58,25 @@ _CHANCE: Mapping[type, Callable[..., str]] = {
 }
 
 
+_SIZE_IN_THE_TEXT = 8  # bits of a vector of repeat copy, by the paper's text (Sec. 4.2)
+
+
+def width_words() -> list[str]:
+    """What a mean answer of repeat copy costs by chance with vectors as wide as ours and as the text's, and the plot."""
+    task = _drawn("repeat_copy", "paper")
+    vectors = (task.min_length + task.max_length) * (task.min_repeats + task.max_repeats) / 4
+    at_6, at_8 = (
+        f"{vectors * bits:g} bits with {bits} a vector" for bits in (task.n_bits, _SIZE_IN_THE_TEXT)
+    )
+    (start,) = (row for row in load_papers()[PAPER].table("fig7_repeat_copy_curves").rows if row["k"] == 0)
+    readings = sorted(start[kind] for kind in MODELS)
+    return [
+        f"An answer has {vectors:g} vectors on average. By chance they cost {at_6}, and {at_8}, as the paper's text has "
+        f"it; its curves begin between {readings[0]:g} and {readings[-1]:g}, as read off the plot. Costs here have the "
+        f"output of the end marker, too: {(vectors + 1) * task.n_outputs:g} bits by chance."
+    ]
+
+
 def length_test_words(profile: str = BOOK_PROFILE) -> list[str]:
     """At which lengths copy is trained and tested, and how many slots there are."""
     (experiment,) = (one for one in EXPERIMENTS if one.id == "copy/ntm_lstm")
@@ -72,10 +92,11 @@ def memory_words() -> list[str]:
     """How many values a machine holds while it runs, beside the LSTM's state, at the sizes of copy."""
     configs = {e.id: e.configs[BOOK_PROFILE].model for e in EXPERIMENTS if e.task == "copy"}
     machine, lstm = configs["copy/ntm_lstm"], configs["copy/lstm"]
-    slots, width = machine.n_slots, machine.slot_dim
+    slots, width, heads = machine.n_slots, machine.slot_dim, machine.n_heads
     return [
         f"Values held from one step to the next, for copy: {slots * width:,} in the memory ({slots} slots of {width}), "
-        f"beside {2 * machine.n_layers * machine.size:,} in the state of its LSTM controller; "
+        f"{2 * heads * slots:,} in the weightings of its heads and {heads * width:,} in what they read, beside "
+        f"{2 * machine.n_layers * machine.size:,} in the state of its LSTM controller; "
         f"{2 * lstm.n_layers * lstm.size:,} in the state of the LSTM alone ({lstm.n_layers} layers of {lstm.size} "
         "units, two values each). A write changes only the slots that it weights; every step changes all of a state."
     ]
