@@ -33,22 +33,25 @@ def test_without_results_it_says_so():
     assert speeds.step_words([]) == ["Speed of training: not measured yet."]
 
 
-def test_figures_stand_beside_what_the_batched_version_would_make_of_them():
+def test_a_step_is_compared_with_both_versions():
     rows = [
-        row(32, heap, loops=14.7, batched=batched, goal=5)
-        for heap, batched in (("default", 5.1), ("kept", 4.58))
+        row(32, "default", loops=14.74, batched=5.1, goal=5),
+        row(32, "kept", loops=16.2, batched=5.04, goal=5),
     ]
     head, line, gpu = said(*rows)
     assert head.startswith(
-        f'On Example <Processor> a training step of "{LOOPS}" takes so many times as long as one of '
+        "On Example <Processor> a training step takes so many times less time than one that also loops"
     )
-    assert line == (
-        "copy, batch 32: 14.70 and 14.70, which reaches the figure of 5; 5.10 and 4.58, which would be below it (default "
-        "and kept heap)."
-    )
-    assert gpu == "On a GPU it is to take 10 times less; no GPU has measured it yet."
-    (line,) = [one for one in said(row(1, "kept", loops=1.9, batched=2.0, goal=2)) if one.startswith("copy")]
-    assert "1.90, which is below the figure of 2; 2.00, which would reach it (kept heap)" in line
+    assert head.endswith("; a range is over two settings of the memory allocator:")
+    assert line == "copy, batch 32: 14.7 to 16.2 and 5.04 to 5.1 times."
+    assert gpu == "Of a GPU there is no measurement yet."
+    head, line, _ = said(row(1, "kept", loops=2.1, batched=2.0, goal=2))
+    assert "range" not in head and line == "copy, batch 1: 2.1 and 2 times."
+
+
+def test_a_figure_that_holds_against_the_slower_version_alone_is_told():
+    (line,) = [one for one in said(row(1, "kept", loops=2.1, batched=1.9, goal=2)) if one.startswith("copy")]
+    assert line == "copy, batch 1: 2.1 and 1.9 times; the figure to reach, 2, is set against the first."
 
 
 def test_disturbed_rows_and_rows_without_a_figure_are_left_out():
@@ -56,15 +59,15 @@ def test_disturbed_rows_and_rows_without_a_figure_are_left_out():
         row(1, "kept", loops=9, batched=9, goal=2, disturbed=True),
         row(64, "kept", loops=9, batched=9, goal=None),
     ]
-    assert said(*rows) == ["On a GPU it is to take 10 times less; no GPU has measured it yet."]
+    assert said(*rows) == ["Of a GPU there is no measurement yet."]
 
 
 @pytest.mark.parametrize(
     ("device", "ms", "words"),
     [
-        ("cpu", 8.0, "takes 16.00 times less time than alone on Example <Processor> (kept heap)."),
-        ("NVIDIA H200", 8.0, "on NVIDIA H200 (kept heap), which reaches the figure of 10."),
-        ("NVIDIA H200", 16.0, "takes 8.00 times less time than alone on NVIDIA H200 (kept heap), which is below the figure"),
+        ("cpu", 8.0, "takes 16 times less time than alone on Example <Processor>."),
+        ("NVIDIA H200", 8.0, "on NVIDIA H200, which reaches the figure of 10."),
+        ("NVIDIA H200", 16.0, "takes 8 times less time than alone on NVIDIA H200, which is below the figure"),
     ],
 )  # fmt: skip
 def test_a_sequence_of_a_batch_costs_less_than_one_alone(device, ms, words):

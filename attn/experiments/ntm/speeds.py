@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from attn.reproduction.speed import Speed, of_benchmark, reached
+from attn.reproduction.speed import Speed, of_benchmark
 from attn.reproduction.speed_words import variant
 
 BATCHED = "per step"  # the machine written step by step, with batched operations
@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 
 def step_words(found: Sequence[Speed]) -> list[str]:
-    """The ratios that have a figure to reach, beside those to the batched version; what a sequence costs in a batch."""
+    """How much less time a training step takes than one of the other versions, and a sequence in a batch than alone."""
     results = of_benchmark(found, "ntm")
     if not results:
         return ["Speed of training: not measured yet."]
@@ -23,31 +23,25 @@ def step_words(found: Sequence[Speed]) -> list[str]:
 
 
 def _ratios(result: Speed) -> list[str]:
+    """One line a row that has a figure to reach; a range is over the settings of the allocator."""
     rows = [row for row in result.data["rows"] if row["goal"] and not row["disturbed"]]
     names = list(dict.fromkeys(row["name"] for row in rows))
     if not names:
         return []
-    against = " or ".join(dict.fromkeys(row["goal"]["against"] for row in rows))
-    lines = [
-        f'On {_device(result)} a training step of "{against}" takes so many times as long as one of '
-        f'"{rows[0]["variants"][0]["name"]}", and one of "{BATCHED}" so many:'
-    ]
-    return lines + [_of_row([row for row in rows if row["name"] == name]) for name in names]
+    head = f"On {_device(result)} a training step takes so many times less time than one that also loops over the batch"
+    lines = [_of_row([row for row in rows if row["name"] == name]) for name in names]
+    settings = "; a range is over two settings of the memory allocator" if len(rows) > len(names) else ""
+    return [f"{head}, and than one step by step with batched operations{settings}:", *lines]
 
 
 def _of_row(rows: Sequence[Row]) -> str:
-    """One row with every heap, the figure to reach, and what the batched version would make of it."""
+    """Both ratios of one row, and a word where the figure of the page Speed holds against loops over the batch alone."""
     (figure,) = {row["goal"]["ratio"] for row in rows}
-    judged = [variant(row, row["goal"]["against"]) for row in rows]
-    met = all(reached(row, one) for row, one in zip(rows, judged, strict=True))
-    batched = [variant(row, BATCHED)["ratio"] for row in rows]
-    below = any(round(ratio, 2) < figure for ratio in batched)
-    heaps = " and ".join(row["heap"] for row in rows)
-    found, other = "reaches" if met else "is below", "would be below" if below else "would reach"
-    return (
-        f"{rows[0]['name']}: {_listed(one['ratio'] for one in judged)}, which {found} the figure of {figure:g}; "
-        f"{_listed(batched)}, which {other} it ({heaps} heap)."
+    loops, batched = (
+        [variant(row, name)["ratio"] for row in rows] for name in (rows[0]["goal"]["against"], BATCHED)
     )
+    below = f"; the figure to reach, {figure:g}, is set against the first" if min(batched) < figure else ""
+    return f"{rows[0]['name']}: {_range(loops)} and {_range(batched)} times{below}."
 
 
 def _batches(results: Sequence[Speed]) -> list[str]:
@@ -59,22 +53,20 @@ def _batches(results: Sequence[Speed]) -> list[str]:
             for row in result.data["rows"]
             if not row["disturbed"]
         }
-        ratios = {
-            heap: rates[MANY, heap] / rate
+        ratios = [
+            rates[MANY, heap] / rate
             for (name, heap), rate in rates.items()
             if name == SINGLE and (MANY, heap) in rates
-        }
+        ]
         if ratios:
             gpu = result.data["environment"]["device"] != "cpu"
             on_gpu |= gpu
-            verdict = f", which {_verdict(ratios.values())} the figure of {CHEAPER}" if gpu else ""
+            verdict = f", which {_verdict(ratios)} the figure of {CHEAPER}" if gpu else ""
             lines.append(
-                f"In a batch of 64 a sequence takes {_listed(ratios.values())} times less time than alone on "
-                f"{_device(result)} ({' and '.join(ratios)} heap){verdict}."
+                f"In a batch of 64 a sequence takes {_range(ratios)} times less time than alone on {_device(result)}"
+                f"{verdict}."
             )
-    if not on_gpu:
-        lines.append(f"On a GPU it is to take {CHEAPER} times less; no GPU has measured it yet.")
-    return lines
+    return lines if on_gpu else [*lines, "Of a GPU there is no measurement yet."]
 
 
 def _verdict(ratios: Iterable[float]) -> str:
@@ -86,5 +78,7 @@ def _device(result: Speed) -> str:
     return environment["cpu"] if environment["device"] == "cpu" else environment["device"]
 
 
-def _listed(ratios: Iterable[float]) -> str:
-    return " and ".join(f"{ratio:.2f}" for ratio in ratios)
+def _range(ratios: Iterable[float]) -> str:
+    """As "15.9 to 22.2", or one number where both ends are written alike."""
+    low, high = (f"{ratio:.3g}" for ratio in (min(ratios), max(ratios)))
+    return low if low == high else f"{low} to {high}"
