@@ -78,7 +78,7 @@ def made(claim, changes=None):
 
 
 def verdict(claim, records):
-    return judge(claim, PAPER, records, lambda record: False)
+    return judge(claim, PAPER, records, lambda record: "fresh")
 
 
 def swapped(records, one, other):
