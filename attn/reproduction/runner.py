@@ -464,7 +464,10 @@ class Cost:
 
     def __str__(self) -> str:
         if not self.to_run:
-            return f"nothing to run: {len(self.skipped)} of {len(self.skipped)} runs are recorded and fresh"
+            return (
+                f"nothing to run: {len(self.skipped)} of {len(self.skipped)} runs are recorded and fresh; "
+                "`attn run --force` runs them again, ATTN_RESULTS=FOLDER keeps the results apart"
+            )
         rows = len({job.experiment.id for job in self.to_run})
         seeds = len({job.seed for job in self.to_run})
         parts = [f"{len(self.to_run)} runs ({rows} rows, up to {seeds} seeds)"]
