@@ -4,35 +4,66 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from textwrap import fill
 
 import click
 
 from attn.reproduction.errors import UsageError
 
+# Errors of modules that a command may import: wrong names and values, and what a run can end with.
+_USAGE = (
+    ("attn.data.errors", "UnknownCorpus"),
+    ("attn.data.errors", "UnknownFile"),
+    ("attn.data.errors", "DataFolderMissing"),
+)
+_FAILURES = (
+    ("attn.data.errors", "DataError"),
+    ("attn.training.checkpoint", "CheckpointError"),
+    ("attn.training.loop", "NonFiniteError"),
+)
+_NAMES = "a paper, the chapter's number or its notebook, as graves2014ntm, 6 or 06_ntm"
+
 
 class _Group(click.Group):
-    """Turns the book's own errors into one sentence and exit status 2."""
+    """Turns the book's own errors into one sentence, with exit status 2 for a wrong name or value and 1 for others."""
 
     def invoke(self, context: click.Context):
         try:
             return super().invoke(context)
-        except UsageError as error:
+        except (UsageError, *_imported(_USAGE)) as error:
             raise click.UsageError(str(error)) from error
-        except (OSError, *_runtime_errors()) as error:
+        except (OSError, *_imported(_FAILURES)) as error:
             raise click.ClickException(str(error)) from error
 
 
-def _runtime_errors() -> tuple[type[Exception], ...]:
-    """Errors that a run can end with, of modules that are imported already: others cannot have been raised."""
-    places = {
-        "attn.data.errors": "DataError",
-        "attn.training.checkpoint": "CheckpointError",
-        "attn.training.loop": "NonFiniteError",
-    }
-    return tuple(
-        getattr(sys.modules[module], name) for module, name in places.items() if module in sys.modules
-    )
+def _imported(errors: Iterable[tuple[str, str]]) -> list[type[Exception]]:
+    """Those of modules that are imported already: others cannot have been raised."""
+    return [getattr(sys.modules[module], name) for module, name in errors if module in sys.modules]
+
+
+class _OfChapter(click.Command):
+    """A command whose help ends with a list of the chapters."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        from attn.experiments import chapters
+
+        with formatter.section("Chapters"):
+            formatter.write_dl(
+                [(f"{c.number} {c.paper}", f"{c.short_title}, {c.notebook}") for c in chapters()]
+            )
+
+
+class _NewFile(click.Path):
+    """A file to be written into a folder that is there, so that a slip of the finger makes no folder."""
+
+    def convert(self, value, param, context) -> Path:
+        path = Path(super().convert(value, param, context))
+        if not path.absolute().parent.is_dir():
+            self.fail(f"{path.parent} is no folder", param, context)
+        return path
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +75,7 @@ def main() -> None:
 # --- run -------------------------------------------------------------------------------------------------
 
 
-@main.command()
+@main.command(cls=_OfChapter)
 @click.argument("chapter")
 @click.option(
     "--profile", default="cpu", show_default=True, help="Budget: ci, cpu, gpu or paper; ci leaves no record."
@@ -56,6 +87,7 @@ def main() -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--force", is_flag=True, help="Run even what is recorded and fresh.")
 @click.option("--dry-run", is_flag=True, help="Only print what it would cost, row by row.")
+@click.option("--list", "only_list", is_flag=True, help="Only print the experiments that were chosen.")
 @click.option(
     "--time-limit",
     type=click.FloatRange(min=0, min_open=True),
@@ -64,9 +96,12 @@ def main() -> None:
 )
 @click.option("--threads", type=click.IntRange(min=1), default=None, help="CPU threads for torch.")
 def run(
-    chapter, profile, task, table, experiment, seeds, device, force, dry_run, time_limit, threads
+    chapter, profile, task, table, experiment, seeds, device, force, dry_run, only_list, time_limit, threads
 ) -> None:
-    """Train a chapter's rows and write their records; a killed run continues where it was."""
+    """Train a chapter's rows and write their records; a killed run continues where it was.
+
+    CHAPTER is a paper, the chapter's number or its notebook.
+    """
     import torch
 
     from attn.experiments import chapter as find
@@ -79,6 +114,9 @@ def run(
     found = find(chapter)
     choose("profile", profile, PROFILES)
     experiments = found.select(task=task, table=table, experiment=experiment)
+    if only_list:
+        click.echo("\n".join(_lines(experiments)))
+        return
     wanted = parameters.device_for(device)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -107,6 +145,12 @@ def run(
         click.echo(f"{record.data['experiment']} {profile} seed {record.seed}: {metrics}")
 
 
+def _lines(experiments) -> list[str]:
+    """A line for each experiment: its id, its profiles and what it is."""
+    width = max(len(each.id) for each in experiments)
+    return [f"{each.id:{width}}  {', '.join(each.configs):20}  {each.label}" for each in experiments]
+
+
 def _show_live(job, live) -> None:
     click.echo(
         f"{job.label} (no record): "
@@ -119,9 +163,10 @@ def _show_live(job, live) -> None:
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Every chapter, table, row, cell and claim as JSON.")
-@click.option("--chapter", default=None, help="Only this chapter.")
-def status(as_json: bool, chapter: str | None) -> None:
-    """Print the scoreboard: what reproduced, what did not, what is stale."""
+@click.option("--chapter", default=None, help=f"Every claim and table of one chapter: {_NAMES}.")
+@click.option("--all", "everything", is_flag=True, help="Every claim and table of every chapter.")
+def status(as_json: bool, chapter: str | None, everything: bool) -> None:
+    """Print what reproduced, what did not, what is stale: a line and a sentence for each chapter."""
     from attn.experiments import chapter as find
     from attn.experiments import chapters
     from attn.reproduction.paths import results_dir
@@ -130,7 +175,28 @@ def status(as_json: bool, chapter: str | None) -> None:
 
     chosen = chapters() if chapter is None else (find(chapter),)
     state = collect(chosen, results_dir())
-    click.echo(json.dumps(state, indent=1) if as_json else scoreboard_text(state))
+    if as_json:
+        click.echo(json.dumps(state, indent=1))
+    else:
+        click.echo(scoreboard_text(state) if everything or chapter else _overview(state))
+
+
+def _overview(state: list[dict]) -> str:
+    """All chapters in one table, then each one's headline and what is wrong with its records."""
+    from attn.reproduction.tables import chapters_table, skipped_list
+
+    parts = [chapters_table(state).text]
+    for chapter in state:
+        stale = Counter(record["why"] for record in chapter["records"] if record["freshness"] == "stale")
+        parts += [
+            f"{chapter['number']} {chapter['title']} ({chapter['id']})\n{fill(chapter['headline'], 110)}",
+            "\n".join(
+                f"Stale, {count} of {len(chapter['records'])} records: {why}" for why, count in stale.items()
+            ),
+            skipped_list(chapter).text,
+        ]
+    parts.append("Every claim and table: attn status --chapter CHAPTER, or attn status --all")
+    return "\n\n".join(filter(None, parts))
 
 
 # --- results ---------------------------------------------------------------------------------------------
@@ -157,7 +223,7 @@ def results_check() -> None:
 
 
 @results.command("pack")
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("target", type=_NewFile(dir_okay=False))
 def results_pack(target: Path) -> None:
     """Pack all records with their artifacts into one tar.gz file."""
     from attn.reproduction.paths import results_dir
@@ -181,7 +247,7 @@ def results_merge(source: Path, replace: bool) -> None:
 
 
 @results.command("csv")
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path), required=False)
+@click.argument("target", type=_NewFile(dir_okay=False), required=False)
 def results_csv(target: Path | None) -> None:
     """All results as one CSV, a line for each record and metric; to standard output without TARGET."""
     from attn.reproduction.paths import results_dir, write_atomically
@@ -197,7 +263,10 @@ def results_csv(target: Path | None) -> None:
 @results.command("revalidate")
 @click.argument("chapter", required=False)
 def results_revalidate(chapter: str | None) -> None:
-    """Replay the first updates of stale records; those that still give their losses count as revalidated."""
+    """Replay the first updates of stale records; those that still give their losses count as revalidated.
+
+    CHAPTER is a paper, the chapter's number or its notebook; all chapters without it.
+    """
     from attn.experiments import chapter as find
     from attn.experiments import chapters
     from attn.reproduction.paths import results_dir

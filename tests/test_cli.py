@@ -59,7 +59,7 @@ def test_run_makes_records_and_skips_them_the_next_time(toy):
     for record in records:
         assert f"fit/line cpu seed {record.seed}: error {record.metric('error'):.4g}" in out
     again = attn("run", "toy2000", "--experiment", "fit/line", "--seeds", "0,2", "--device", "cpu")
-    assert again.startswith("nothing to run: 2 of 2 runs are recorded and fresh")
+    assert again.startswith("nothing to run: 2 of 2 runs are recorded and fresh; `attn run --force` runs")
     assert load_records(toy.results)[0] == records
 
 
@@ -69,6 +69,31 @@ def test_run_takes_task_and_table(toy):
     assert total.startswith("6 runs (2 rows, up to 3 seeds); about ")
     assert [row.split()[0] for row in rows] == ["fit/line", "fit/flat"]
     assert all(row.endswith("minutes  seeds 0, 1, 2") for row in rows)
+
+
+@pytest.mark.parametrize("name", ["toy2000", "9", "09_toy"])
+def test_a_chapter_goes_by_paper_number_and_notebook(toy, name):
+    assert attn("run", name, "--list", "--task", "fit").splitlines() == [
+        "fit/line  ci, cpu               line",
+        "fit/flat  ci, cpu               flat",
+    ]
+    assert attn("status", "--chapter", name) == attn("status", "--chapter", "toy2000")
+    assert attn("results", "revalidate", name) == ""
+
+
+def test_help_lists_the_chapters(toy):
+    assert attn("run", "--help").endswith("Chapters:\n  9 toy2000  Line, 09_toy\n")
+
+
+def test_of_many_experiments_the_nearest_are_named(toy, monkeypatch):
+    monkeypatch.setattr("attn.reproduction.errors._MOST_LISTED", 1)
+    start = "unknown experiment of toy2000 "
+    listed = "`attn run toy2000 --list` lists all 2"
+    assert (
+        refused("run", "toy2000", "--experiment", "fit/lin")
+        == f"{start}'fit/lin'; near: fit/line, fit/flat; {listed}"
+    )
+    assert refused("run", "toy2000", "--experiment", "x") == f"{start}'x'; {listed}"
 
 
 def test_a_dry_run_leaves_nothing(toy):
@@ -131,10 +156,16 @@ def test_run_refuses_with_what_is_valid(toy, arguments, sentence):
 def test_a_folder_that_cannot_be_written_is_named(toy, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ATTN_RUNS", str(tmp_path / "file" / "runs"))
-    sentence = refused(
-        "run", "toy2000", "--experiment", "fit/line", "--seeds", "0", "--device", "cpu", status=1
-    )
-    assert "file" in sentence
+    sentence = refused("run", "toy2000", "--experiment", "fit/line", "--seeds", "0", "--device", "cpu")
+    assert sentence.startswith("ATTN_RUNS must name a folder; got ") and sentence.endswith("/file is a file")
+
+
+def test_what_the_system_refuses_is_told(toy, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("attn.reproduction.runner.run_grid", full)
+    assert "No space left on device" in refused("run", "toy2000", "--device", "cpu", status=1)
 
 
 # --- status ------------------------------------------------------------------------------------------------
@@ -142,10 +173,36 @@ def test_a_folder_that_cannot_be_written_is_named(toy, monkeypatch, tmp_path):
 
 def test_status_for_people(toy):
     toy.made_up()
-    out = attn("status")
-    assert "Fitting a Line" in out or "Line" in out
-    assert "line_beats_flat" in out or "A line fits better than a constant." in out
-    assert attn("status", "--chapter", "toy2000") == out
+    (toy.results / "bad.json").write_text("{")
+    short, whole = attn("status"), attn("status", "--all")
+    for out in (short, whole):
+        assert "All chapters" in out and "9 Fitting a Line (toy2000)\n" in out
+        assert "results/bad.json: not readable as JSON" in out
+    claim = "A line fits better than a"
+    assert claim in whole and claim not in short
+    assert "attn status --chapter CHAPTER" in short
+    assert attn("status", "--chapter", "toy2000") == whole
+
+
+def test_status_says_what_is_stale_and_why(toy):
+    toy.made_up()
+    toy.made_up(seed=1)
+    assert "Stale, " not in attn("status")
+    toy.edit("attn.toy_model", "weight())", "weight() + 0)")
+    assert "\nStale, 2 of 2 records: changed since: attn.toy_model" in attn("status")
+
+
+def test_results_that_are_not_there_yet_are_an_empty_status(toy):
+    assert not toy.results.exists()
+    assert "none yet" in attn("status") and not toy.results.exists()
+
+
+@pytest.mark.parametrize("below", ["", "/results"])
+@pytest.mark.parametrize("command", [["status"], ["results", "check"], ["run", "toy2000", "--dry-run"]])
+def test_results_that_are_a_file_are_refused(toy, monkeypatch, tmp_path, command, below):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ATTN_RESULTS", f"{tmp_path}/file{below}")
+    assert refused(*command).startswith("ATTN_RESULTS must name a folder; got ")
 
 
 def test_status_for_programs(toy):
@@ -178,7 +235,7 @@ def test_check_names_what_is_wrong(toy):
 def test_pack_and_merge(toy, tmp_path, monkeypatch):
     for seed in range(2):
         toy.made_up(seed=seed)
-    packed = tmp_path / "new" / "grid.tar.gz"
+    packed = tmp_path / "grid.tar.gz"
     assert attn("results", "pack", packed) == f"2 records packed into {packed}\n"
     monkeypatch.setenv("ATTN_RESULTS", str(tmp_path / "other"))
     assert attn("results", "merge", packed) == "2 records merged, 0 left out\n"
@@ -225,8 +282,12 @@ def test_revalidate_passes_over_what_is_gone(toy):
         (["merge"], 2, "Missing argument 'SOURCE'"),
         (["pack", "{tmp}"], 2, "is a directory"),
         (["pack"], 2, "Missing argument 'TARGET'"),
-        (["pack", "{tmp}/text/x.tar.gz"], 1, "text"),
-        (["csv", "{tmp}/text/x.csv"], 1, "text"),
+        (["merge", "{tmp}"], 2, "holds no valid record"),
+        (["pack", "{tmp}/x.tar.gz"], 2, "results holds no valid record"),
+        (["pack", "{tmp}/text/x.tar.gz"], 2, "text is no folder"),
+        (["pack", "{tmp}/typo/x.tar.gz"], 2, "typo is no folder"),
+        (["csv", "{tmp}/text/x.csv"], 2, "text is no folder"),
+        (["csv", "{tmp}/typo/x.csv"], 2, "typo is no folder"),
         (["csv", "{tmp}"], 2, "is a directory"),
         (["revalidate", "x"], 2, "unknown chapter 'x'; valid: toy2000"),
         (["prune"], 2, "No such command 'prune'"),
@@ -235,6 +296,7 @@ def test_revalidate_passes_over_what_is_gone(toy):
 def test_results_refuses_in_one_sentence(toy, tmp_path, arguments, status, named):
     (tmp_path / "text").write_text("text")
     assert named in refused("results", *(part.format(tmp=tmp_path) for part in arguments), status=status)
+    assert not (tmp_path / "typo").exists() and not list(tmp_path.glob("x.*"))
 
 
 # --- data --------------------------------------------------------------------------------------------------
@@ -254,13 +316,17 @@ def test_a_built_in_corpus_is_there(toy):
 
 @pytest.mark.parametrize("command", ["fetch", "verify"])
 def test_an_unknown_corpus_is_named(toy, command):
-    sentence = refused("data", command, "enwik9", status=1)
+    sentence = refused("data", command, "enwik9")
     assert "enwik9" in sentence and "python-stdlib" in sentence
 
 
 def test_data_folder_that_is_none(toy, monkeypatch, tmp_path):
     monkeypatch.setenv("ATTN_DATA", str(tmp_path / "none"))
-    assert "ATTN_DATA" in refused("data", "list", status=1)
+    assert "ATTN_DATA" in refused("data", "list")
+
+
+def test_an_unknown_file_of_a_corpus_is_named(toy):
+    assert "'none'" in refused("data", "fetch", "python-stdlib", "none")
 
 
 # --- all of it ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ def chapters() -> tuple[Chapter, ...]:
     return tuple(sorted(found, key=lambda chapter: chapter.number))
 
 
-def chapter(paper: str) -> Chapter:
-    """The chapter on the paper with this id; UsageError names the valid ones."""
-    choose("chapter", paper, [c.paper for c in chapters()])
-    return next(c for c in chapters() if c.paper == paper)
+def chapter(name: str) -> Chapter:
+    """The chapter with this paper, number or notebook, as graves2014ntm, 6 or 06_ntm; UsageError names the papers."""
+    found = {known: c for c in chapters() for known in (str(c.number), c.notebook, c.paper)}
+    return found[name] if name in found else found[choose("chapter", name, [c.paper for c in chapters()])]

@@ -265,7 +265,10 @@ class Chapter:
 
     def experiment(self, experiment_id: str) -> Experiment:
         """The experiment with this id; UsageError names the valid ones."""
-        choose(f"experiment of {self.paper}", experiment_id, [e.id for e in self.experiments])
+        choose(
+            f"experiment of {self.paper}", experiment_id, [e.id for e in self.experiments],
+            listed_by=f"attn run {self.paper} --list",
+        )  # fmt: skip
         return next(e for e in self.experiments if e.id == experiment_id)
 
     def profile_shown(self, task: str, profile: str) -> str:

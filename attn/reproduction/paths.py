@@ -35,8 +35,14 @@ def runs_dir() -> Path:
 
 
 def _folder(variable: str, name: str) -> Path:
+    """The folder that a variable names, which need not be there yet; UsageError if a file is in its way."""
     chosen = os.environ.get(variable)
-    return Path(chosen) if chosen else repository_root() / name
+    if not chosen:
+        return repository_root() / name
+    there = next(path for path in (Path(chosen), *Path(chosen).parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{variable} must name a folder; got {chosen!r}, and {there} is a file")
+    return Path(chosen)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ import json
 import math
 import tarfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -219,8 +219,14 @@ def load_records(results: Path) -> tuple[list[Record], list[Skipped]]:
 
 
 def pack(results: Path, target: Path) -> int:
-    """Pack every valid record with artifact and revalidation into one tar.gz; returns how many."""
-    records, _ = load_records(results)
+    """Pack every valid record with artifact and revalidation into one tar.gz; returns how many.
+
+    Raises:
+        RecordError: if there is none.
+    """
+    records, skipped = load_records(results)
+    if not records:
+        raise _no_record(results, skipped)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for record in records:
@@ -261,7 +267,7 @@ def merge(source: Path, results: Path, *, replace: bool = False) -> tuple[list[P
         Paths written, and one sentence for each record left out.
 
     Raises:
-        RecordError: if `source` is neither.
+        RecordError: if `source` is neither, or holds no valid record.
     """
     import tempfile
 
@@ -275,7 +281,7 @@ def merge(source: Path, results: Path, *, replace: bool = False) -> tuple[list[P
             raise RecordError(
                 f"{source.name} is neither a folder nor a file made by `attn results pack`: {str(error).splitlines()[0]}"
             ) from error
-        return _merge_folder(Path(scratch), results, replace)
+        return _merge_folder(Path(scratch), results, replace, source.name)
 
 
 def _unpack(archive: tarfile.TarFile, folder: str) -> None:
@@ -288,8 +294,22 @@ def _unpack(archive: tarfile.TarFile, folder: str) -> None:
     archive.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
 
 
-def _merge_folder(source: Path, results: Path, replace: bool) -> tuple[list[Path], list[str]]:
+def _no_record(place: Path | str, skipped: Sequence[Skipped]) -> RecordError:
+    """The error for a place without a valid record; it tells the first of the files that may have been meant as one."""
+    first = (
+        f"; of {len(skipped)} JSON files the first, {skipped[0].path.name}: {skipped[0].reason}"
+        if skipped
+        else ""
+    )
+    return RecordError(f"{place} holds no valid record{first}")
+
+
+def _merge_folder(
+    source: Path, results: Path, replace: bool, name: str | None = None
+) -> tuple[list[Path], list[str]]:
     records, skipped = load_records(source)
+    if not records:
+        raise _no_record(name or source, skipped)
     written, left_out = [], [f"{s.path.relative_to(source).as_posix()}: {s.reason}" for s in skipped]
     for record in records:
         target = record_path(results, *record.key)
