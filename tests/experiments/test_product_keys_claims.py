@@ -4,12 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from attn.experiments.product_keys import CHAPTER, claims, concepts, counts, figures, results, runs, speeds
+import attn.product_keys
+from attn.experiments.product_keys import (
+    CHAPTER,
+    claims,
+    concepts,
+    counts,
+    departures,
+    figures,
+    results,
+    runs,
+    speeds,
+)
 from attn.experiments.product_keys.live import BANDS, BASELINE, RECALL, WITH, WITHOUT
-from attn.experiments.product_keys.tables import TABLES, perplexity
+from attn.experiments.product_keys.tables import TABLES, perplexity, printed_memory
 from attn.kernels import product_keys as kernels
-from attn.product_keys import cartesian_keys, product_key_topk
+from attn.product_keys import cartesian_keys, product_key_topk, search_cost
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge, t_interval
 from attn.reproduction.effects import effect_text
 from attn.reproduction.experiment import Exact, Measured, config_dict
@@ -61,7 +73,7 @@ def seeds_of(experiment, count=3, **metrics):
 
 
 def verdicts(records):
-    return {claim.id: judge(claim, FACTS, records, lambda record: False) for claim in CHAPTER.claims}
+    return {claim.id: judge(claim, FACTS, records, lambda record: "fresh") for claim in CHAPTER.claims}
 
 
 def like_the_paper():
@@ -374,6 +386,50 @@ def test_counts_are_those_of_the_facts():
     assert len(figures.costs(found).axes[0].lines) == 2
 
 
+def differing_counts():
+    return {item.what for item in concepts.counted_facts() if item.stated != item.counted}
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        (kernels, {"multiply-accumulates of a search by halves", "the latter over those by halves"}),
+        (attn.product_keys, {"sums of pairs after it, all k^2 of them"}),
+    ],
+    ids=["fused", "plain"],
+)
+def test_searches_are_counted_while_they_run(monkeypatch, module, expected):
+    def wasteful(query, sub_keys, topk):
+        _ = query * 2.0 + query * 3.0
+        return product_key_topk(query, sub_keys, topk)
+
+    monkeypatch.setattr(module, "product_key_topk", wasteful)
+    assert differing_counts() == expected
+
+
+def test_slots_are_counted_as_rows_of_the_values(monkeypatch):
+    def short(**sizes):
+        memory = printed_memory(**sizes)
+        memory.values = torch.nn.Parameter(memory.values[1:])
+        return memory
+
+    monkeypatch.setattr(concepts, "printed_memory", short)
+    slots = {f"slots, {row['row']}" for row in FACTS.table("table2_batchnorm").rows}
+    assert {what for what in differing_counts() if what.startswith("slots")} == slots
+
+
+def test_three_codebooks_take_fewer_products_and_more_sums():
+    size = {"n_slots": 512**2, "key_dim": 512, "topk": 32}
+    cost = search_cost(n_keys=512, key_dim=512, topk=32)
+    assert concepts.codebook_costs(2, **size) == (cost.product, cost.sums)
+    assert concepts.codebook_costs(3, **size) == (64 * 512, 2 * 32**2)
+    with pytest.raises(ValueError, match="n_slots must be a whole number to the power 3; got 100"):
+        concepts.codebook_costs(3, n_slots=100, key_dim=6, topk=2)
+    two, three, fewer = counts.codebook_words()
+    assert "262,144 multiplications" in two and "32,768 multiplications and at most 2,048 sums" in three
+    assert fewer.startswith("8 times")
+
+
 def test_what_a_memory_replaces_is_taken_off():
     found = {item.d_model: item for item in concepts.replaced()}
     assert list(found) == [512, 1024, 1600]
@@ -443,12 +499,11 @@ def test_speed_is_that_of_the_benchmark():
 
 
 def test_flat_keys_are_drawn_from_records():
-    flat = figures.flat_and_product({"flat": {16: [record(runs.flat_id(128), speed=500.0)]}})
-    assert flat.axes[1].lines[-1].get_ydata()[0] == 2000
     seeds = [record(runs.flat_id(128), seed, speed=speed) for seed, speed in enumerate((100.0, 500.0, 20.0))]
-    times = figures.flat_and_product({"flat": {16: seeds}, "none": {16: []}})
+    product = [record(runs.keys_id(128), speed=500.0)]
+    times = figures.flat_and_product({"product": {16: product}, "flat": {16: seeds}, "none": {16: []}})
     assert all(line.get_ydata().tolist() == [2000] for line in times.axes[1].lines), "of the fastest seed"
-    assert [text.get_text() for text in times.legends[0].texts] == ["flat"]
+    assert [text.get_text() for text in times.legends[0].texts] == ["product", "flat"]
 
 
 def arrays(layer=5):
@@ -466,8 +521,19 @@ def test_what_is_kept_of_a_memory_is_drawn_and_listed(tmp_path):
     said = repr(results.words_table(CHAPTER, {runs.BASE: kept}))
     assert "·the 50%, ·a 25%, x 10%" in said and "y" not in said.split("x 10%")[1].split("\n")[0]
     assert "1, 2" in said  # slot 130 of 128 sub-keys a side
-    assert "read at least 20 times and for 4 words or more" in said and "0 of the 1 shown" in said
-    assert "Words: English Wikipedia" in said and "Licence: CC BY-SA 3.0" in said
+    assert "read at least 20 times and for 4 subwords or more" in said and "0 of the 1 shown" in said
+    assert "Subwords: English Wikipedia" in said and "Licence: CC BY-SA 3.0" in said
+
+
+def test_characters_that_cannot_be_seen_are_named(tmp_path):
+    unseen = np.array([["\u2581\xa0", "a\u200b", "\x07", "é"]])
+    kept = record(
+        runs.BASE,
+        folder=tmp_path,
+        arrays=arrays() | {"words_layer5": unseen, "shares_layer5": np.full((1, 4), 0.25)},
+    )
+    said = " ".join(repr(results.words_table(CHAPTER, {runs.BASE: [kept]})).split())
+    assert "·[no-break space] 25%, a[zero width space] 25%, [u+0007] 25%, é 25%" in said
 
 
 def test_use_is_not_drawn_where_look_ups_are_few(tmp_path):
@@ -502,12 +568,16 @@ def test_facts_are_drawn_with_their_levels():
     said = [text.get_text() for text in drawing.legends[0].texts]
     assert said == ["product keys", "no memory, and a fact in every slot", "no memory"]
     assert all(line.get_linestyle() != ":" for line in figures.stored(by_slots, {}, trunk=[]).axes[0].lines)
-    series = {"memory": {4096: seeds_of(runs.facts_id(4096, "keys64"), stored_bits=9.0, table_bits=24576.0)}}
+    sizes = {4096: 24576.0, 8192: 49152.0}
+    series = {
+        "memory": {
+            n: seeds_of(runs.facts_id(n, "keys64"), stored_bits=9.0, table_bits=bits)
+            for n, bits in sizes.items()
+        }
+    }
     diagonal = figures.capacity(series).axes[0].lines[-1]
     assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
-    assert diagonal.get_xdata()[0] < 24.576 < diagonal.get_xdata()[1], (
-        "seen with records of one table alone, too"
-    )
+    assert diagonal.get_xdata()[0] < 24.576 and 49.152 < diagonal.get_xdata()[1]
 
 
 EMPTY = {
@@ -520,6 +590,18 @@ EMPTY = {
     "stored": lambda: figures.stored({"x": {1: []}}, {}, trunk=[]),
     "capacity": lambda: figures.capacity({"x": {1: []}}),
 }
+
+
+ONE = {
+    "sweeps": lambda: figures.sweeps({"x": {1: [record(runs.BASE)], 2: []}, "y": {1: []}}, xlabel="x"),
+    "flat": lambda: figures.flat_and_product({"product": {1: [record(runs.BASE)], 2: [record(runs.BASE)]}, "flat": {1: []}}),
+    "capacity": lambda: figures.capacity({"x": {4096: seeds_of(facts("none"), stored_bits=9.0, table_bits=24576.0)}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("draw", ONE.values(), ids=ONE)
+def test_nothing_is_drawn_that_compares_nothing(draw):
+    assert draw() is None
 
 
 @pytest.mark.parametrize("draw", EMPTY.values(), ids=EMPTY)
@@ -587,10 +669,12 @@ def test_what_a_slot_adds_is_told():
     trunk = [record(facts("none"), stored_bits=10000.0, **table)]
     slots = {256: [record(facts("keys16"), stored_bits=17680.0, **table)], 1024: []}
     by_slot, by_parameter = results.slots_words(slots, trunk)
-    assert (
-        "stores 10,000 of the table's 98,304 bits" in by_slot
-        and "30.0 with 256 slots; a fact has 6." in by_slot
-    )
+    assert "stores 10,000 of the table's 98,304 bits" in by_slot
+    assert f"30.00 of at most {88304 / 256:.2f} with 256 slots; a fact has 6." in by_slot
+    many = {16384: [record(facts("keys128"), stored_bits=90000.0, **table)]}
+    by_slot, bounded, _ = results.slots_words(many, trunk)
+    assert "4.88 of at most 5.39 with 16,384 slots" in by_slot
+    assert bounded.startswith("With 16,384 slots the table leaves less than a fact a slot")
     model = slots[256][0].data["config"]["model"]
     d_model, width = model["d_model"], model["memory"]["n_heads"] * model["memory"]["key_dim"]
     own = 256 * d_model + 16 * width + d_model * width + width + 2 * width
@@ -612,20 +696,56 @@ def test_what_did_not_reproduce_is_told():
         runs.POST_NORM: [record(runs.POST_NORM, perplexity_test=610.0)],
         runs.BASE: [record(runs.BASE)],
     }
-    (line,) = results.post_norm_words(records)
+    (line,) = departures.post_norm_words(records)
     assert (
         "perplexity of 610.0 (1 seed), with the norm before it 30.0 (1 seed)" in line
         and "alone have 600.0" in line
     )
-    (line,) = results.usage_words(
+    (line,) = departures.usage_words(
         CHAPTER, {runs.BASE: [record(runs.BASE, usage=58.0, kl=2.2)], runs.JOINED: []}
     )
     assert "58 percent of the 16,384 slots used, KL 2.2, with batch norm and 50 look-ups a slot" in line
     assert "prints 97.9 and 0.68 for 262k slots" in line
-    (line,) = results.usage_words(CHAPTER, {runs.BASE: [record(runs.BASE, lookups_per_slot=9.9)]})
+    (line,) = departures.usage_words(CHAPTER, {runs.BASE: [record(runs.BASE, lookups_per_slot=9.9)]})
     assert line.endswith(", 1 seed: 9.9 look-ups for each of 16,384 slots, too few to speak of usage.")
-    assert results.post_norm_words({}) == ["Norm after each sub-layer: no records yet."]
-    assert results.usage_words(CHAPTER, {}) == ["Usage with batch norm: no records yet."]
+    assert departures.post_norm_words({}) == ["Norm after each sub-layer: no records yet."]
+    assert departures.usage_words(CHAPTER, {}) == ["Usage with batch norm: no records yet."]
+
+
+def test_use_of_the_first_layer_is_set_beside_the_print():
+    by_layer = {
+        n: [record(runs.position_id(n), usage=use, kl=kl)] for n, use, kl in ((1, 91.0, 1.1), (5, 43.0, 2.4))
+    }
+    said = departures.layer_words({**by_layer, 6: []})
+    assert said.startswith(
+        "Table 3 prints the highest divergence from even use for the memory in layer 1, 2.23, beside 0.68"
+    )
+    assert (
+        "Here layer 1 has the lowest of the layers that are recorded. Layer 1, 1 seed: 1.10 to 1.10, 91 percent"
+        in said
+    )
+    assert "layer 5, 1 seed: 2.40 to 2.40, 43 percent" in said
+    like = {
+        1: [record(runs.position_id(1), kl=2.5)],
+        5: by_layer[5],
+        6: [record(runs.position_id(6), kl=3.0)],
+    }
+    assert "Here layer 1 has neither the highest nor the lowest" in departures.layer_words(like)
+    assert "has the highest" in departures.layer_words({n: like[n] for n in (1, 5)})
+    few = {1: by_layer[1], 5: [record(runs.BASE, lookups_per_slot=9.0)]}
+    for missing in ({}, {1: by_layer[1]}, {5: by_layer[5]}, few):
+        assert departures.layer_words(missing).endswith("no records of both yet.")
+
+
+def test_the_speed_of_depth_is_set_beside_the_print():
+    memory, without = runs.TIMED[:2]
+    said = departures.depth_speed_words(CHAPTER, measured(timed(0.001, 0.002)), memory, without)
+    assert "unverified, has 12 layers with memory about twice as fast as 24 layers without" in said
+    assert (
+        "12 layers of 1024, 1 memory (here 3 of 128) is 2.0 times as fast (cpu, default heap) as 12 layers"
+        in said
+    )
+    assert departures.depth_speed_words(CHAPTER, [], memory, without).endswith("Here it is not measured yet.")
 
 
 def measured(*rows):
@@ -640,6 +760,47 @@ def test_the_use_table_leaves_out_what_may_be_chance():
     assert "90.0" in found and "not interpreted" in found and found.count("0.70") == 1
     much = next(line for line in found.splitlines() if line.startswith("much"))
     assert much.split()[-1] == "1", "how many seeds the means are over"
+
+
+def test_what_a_model_reads_is_told():
+    said = results.run_words(CHAPTER, runs.BASE)
+    assert said.endswith("3,000 updates of 8 segments of 64 subwords, each read without what came before it.")
+    assert "memory in layer 5, 16,384 slots, 4 heads, k = 8;" in said
+    assert "20,000 updates of 32 segments of 256 subwords" in results.run_words(
+        CHAPTER, runs.BASE, profile="gpu"
+    )
+
+
+def test_passes_over_the_training_text_are_those_of_a_record():
+    kept = record(runs.BASE)
+    kept.data["run"]["seen"] = 1500
+    definition = "as perplexity_test, on the same 90 tokens to predict, each at its frequency in the 1,200 tokens of a text"
+    kept.data["metrics"]["unigram_perplexity_test"]["definition"] = definition
+    assert results.passes_words([kept]).endswith("1,500 tokens of a training text of 1,200: 1.25 passes.")
+    assert results.passes_words([]) == "No records yet."
+
+
+def sized(costs, count=3):
+    return {slots: [record(runs.BASE, seed, perplexity_test=cost + spread * seed) for seed in range(count)]
+            for slots, (cost, spread) in costs.items()}  # fmt: skip
+
+
+def test_the_ends_of_the_sweep_are_compared_by_seed():
+    said = results.ends_words(sized({64: (30.0, 0.5), 4: (34.0, 0.2), 16: (32.0, -1.5)}))
+    low, high = t_interval([4.0, 3.7, 3.4])
+    assert f"4 slots minus with 64, paired by seed, 3.70 [{low:.2f}, {high:.2f}], 3 seeds" in said
+    assert (
+        "Of 2 pairs of neighbouring sizes, none are told apart" in said
+        and "the ends of the sweep are:" in said
+    )
+    said = results.ends_words(sized({4: (31.0, -2.0), 16: (32.0, 0.0), 64: (30.0, 0.01)}))
+    assert "1 is told apart" in said and "the ends of the sweep are not:" in said
+    for few in (
+        {},
+        sized({4: (30.0, 0.0), 16: (31.0, 0.0)}),
+        sized({4: (3.0, 0.0), 16: (3.0, 0.0), 64: (3.0, 0.0)}, 1),
+    ):
+        assert results.ends_words(few).startswith("Too few sizes and seeds")
 
 
 def test_small_models_are_told_from_the_printed_ones():
@@ -668,6 +829,8 @@ def test_baselines_stand_with_and_without_records():
     assert f"{results._sizes(config)[0]:,}" in table and "30.0" in table
     with_records, without = (line for line in table.splitlines() if line.startswith("12 layers"))
     assert with_records.split()[-1] == "1" and without.split()[-1] != "0"
+    assert table.count("frequencies of subwords alone") == 1 and "600.0" in table
+    assert "frequencies" not in repr(results.baselines_table(CHAPTER, {names[1]: []}))
     assert "5,000" not in table, "tokens a second of different runs are not set side by side"
     assert perplexity(record(names[0])) == 30.0
 
@@ -680,7 +843,12 @@ def test_texts_are_shown_with_source_and_licence():
 
 
 def test_the_values_are_counted_beside_the_words_of_the_text():
-    assert "134,217,728 values: 13 for each of the 10,093,462 words" in results.extract_words()
+    said = results.extract_words()
+    assert (
+        "134,217,728 numbers in its values: about 15 for each word of the training text, which is 90% of"
+        in said
+    )
+    assert said.endswith("of 10,093,462 words.")
 
 
 def test_the_place_of_a_memory_is_read_from_the_printed_rows():

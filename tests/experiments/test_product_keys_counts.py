@@ -35,7 +35,9 @@ def test_figures_that_speed_misses_are_listed():
     assert line.startswith("step, 262k slots, default heap: theirs takes 1.50 times as long")
     rows = speeds.touched("262k", speeds.STEP_QUERIES)
     assert "1.7 was to be reached. The 1,024 queries of the step read " in line
-    assert f"{rows:,} of 262,144 rows: a dense update visits {512**2 / rows:.1f} times as many" in line
+    assert line.endswith(
+        f"{rows:,} of 262,144 rows: a dense update visits {512**2 / rows:.1f} times as many."
+    )
     (other,) = speeds.missed_words(measured({**step, "name": "layer, 262k slots"}))
     assert other.endswith("1.7 was to be reached.")
     assert speeds.missed_words(measured(layer)) == ["The layer's benchmark reaches all of its figures."]
@@ -67,17 +69,33 @@ def test_growth_is_split_into_search_and_rest_and_rows_are_counted():
     counted, line, fewest, missing = speeds.growth_words(measured(*grown(many)))
     assert (
         "from 50.0 to 150.0 ms, 3.0-fold, and the search in it 4.0-fold" in line
-        and "60% of what is added, and the step without it grows 2.3-fold" in line
+        and "60% of what is added, and the step without it grows 2.33-fold, more than the rows touched"
+        in line
     )
     first, last = (speeds.touched(name, speeds.GROWTH[many]) for name in ("16k", "1M"))
     assert counted.startswith(f"{speeds.GROWTH[many]} queries look up 32,768 rows.")
     assert f"{first:,} with 16k" in counted and counted.endswith(f"1M slots, {last / first:.2f}-fold.")
+    assert line.endswith(f"rows touched, {last / first:.2f}-fold.") and last / first < 7 / 3
     assert last > 2 * first, "more queries touch more rows of a larger table"
     assert fewest.startswith(f"{speeds.GROWTH[few]} queries look up 2,048 rows.")
     assert speeds.touched("1M", speeds.GROWTH[few]) < 1.1 * speeds.touched("16k", speeds.GROWTH[few])
     assert missing == "A step with them is not measured yet."
     assert "not measured" not in " ".join(speeds.growth_words(measured(*grown(many), *grown(few))))
     assert sum("not measured" in said for said in speeds.growth_words(measured(grown(many)[0]))) == 2
+
+
+def test_steps_that_outgrow_their_rows_are_told():
+    many, few = speeds.GROWTH
+    (line,) = speeds.outgrown_words(measured(*grown(many), *grown(many, "kept")))
+    assert line.startswith(
+        f"A step of {speeds.GROWTH[many]} queries, the search taken off, grows 2.33-fold (cpu, default"
+    )
+    assert " and 2.33-fold (cpu, kept heap) from the fewest to the most slots" in line
+    step, search = grown(many)
+    step["variants"][0]["seconds"] = 0.11  # 0.03 of it without the search, as with the fewest slots
+    (_, said, *_) = speeds.growth_words(measured(step, search))
+    assert "grows 1.00-fold, no more than the rows touched" in said
+    assert speeds.outgrown_words(measured(step, search)) == [] == speeds.outgrown_words([])
 
 
 def test_rows_that_are_touched_are_counted_once_and_with_one_seed():
@@ -105,9 +123,12 @@ def test_it_is_said_where_not_all_tokens_of_an_update_were_counted(monkeypatch):
     few = concepts.Touched("paper", 100, 1000, 6400, 50, 970)
     monkeypatch.setattr(counts, "touched_at_profiles", lambda: [few, few._replace(counted=100)])
     part, whole = counts.touched_words()
+    assert part.startswith("paper: the 100 subwords of an update (a guess of ours) make")
     assert part.endswith(
         "6.4 a slot, and touch at least 97% of the 1,000 slots, as many as 50 of them touch."
     )
+    monkeypatch.setattr(counts, "touched_at_profiles", lambda: [few._replace(profile="cpu")])
+    assert counts.touched_words()[0].startswith("cpu: the 100 subwords of an update make")
     assert whole.endswith("6.4 a slot, and touch 97% of the 1,000 slots.")
 
 
@@ -171,6 +192,23 @@ def test_what_a_token_reads_and_what_equal_parameters_would_cost():
     )
     wide = CHAPTER.experiment(runs.WIDER).configs["cpu"].model
     assert f"layers of {wide.d_ff:,} units" in lines["cpu"]
+
+
+def test_the_facts_say_how_much_text_a_prediction_sees_and_what_is_a_guess():
+    ours = {deviation.id: deviation.ours for deviation in FACTS.deviations}
+    budgets = FACTS.budgets["text"]
+    block = {profile: budget["training"]["block"] for profile, budget in budgets.items()}
+    assert (
+        f"{block['cpu']} tokens at cpu, {block['gpu']} at gpu and {block['paper']} at paper"
+        in ours["context"]
+    )
+    heads = {profile: {*budgets[profile]["sizes"]["heads"].values()} for profile in ("cpu", "gpu")}
+    assert heads == {"cpu": {4}, "gpu": {8}}
+    at_cpu, at_gpu = ours["sizes"].split("; ")
+    assert "4 attention heads" in at_cpu and "8 attention heads" in at_gpu
+    paper = budgets["paper"]["training"]
+    assert {*paper["steps"].values()} == {200_000} and paper["n_rows"] == 256
+    assert "at paper 256 sequences an update and 200,000 updates, a guess" in ours["recipe_unknown"]
 
 
 def test_the_facts_say_what_batch_norm_takes_its_statistics_of():

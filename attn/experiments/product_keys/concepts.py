@@ -117,7 +117,9 @@ def counted_facts() -> list[Counted]:
     facts = load_papers()[PAPER]
     found = [
         Counted(
-            f"slots, {row['row']}", row["slots"], printed_memory(d_model=512, n_keys=row["n_keys"]).n_slots
+            f"slots, {row['row']}",
+            row["slots"],
+            len(printed_memory(d_model=512, n_keys=row["n_keys"]).values),
         )
         for row in facts.table("table2_batchnorm").rows
     ]
@@ -127,7 +129,7 @@ def counted_facts() -> list[Counted]:
         memory = printed_memory(d_model=row["d"], n_keys=row["n_keys"])
         found.append(
             Counted(
-                f"values of a memory: {row['n_keys']}^2 slots, width {row['d']}",
+                f"numbers in the values of a memory, {row['n_keys']}^2 slots, width {row['d']}",
                 row["values"],
                 memory.values.numel(),
             )
@@ -136,21 +138,27 @@ def counted_facts() -> list[Counted]:
         what = f"parameters of the feed-forward layer that a memory replaces, width {row['d']}"
         found.append(Counted(what, row["total"], _count(printed_feed_forward(row["d"]).parameters())))
     for row in facts.exact_fact("search_cost")["values"]:
-        cost = search_cost(n_keys=row["n_keys"], key_dim=row["d_q"], topk=row["k"])
-        found += [
-            Counted("multiply-accumulates of a search by halves", row["product"], cost.product),
-            Counted("sums of pairs after it", row["sums"], cost.sums),
-            Counted("multiply-accumulates of a search through all keys", row["flat"], cost.flat),
-            Counted("the latter over those by halves", row["ratio"], cost.flat // cost.product),
-        ]
+        found += _counted_search(row)
     return found
+
+
+def _counted_search(row: Mapping[str, Any]) -> list[Counted]:
+    """What the search of one query by one head takes, counted while modules search; sums in the plain version."""
+    sizes = {"n_keys": row["n_keys"], "key_dim": row["d_q"], "topk": row["k"]}
+    halves, plain, flat = (counted_search(**sizes, **kind) for kind in ({}, {"fused": False}, {"flat": True}))
+    return [
+        Counted("multiply-accumulates of a search by halves", row["product"], halves.total),
+        Counted("sums of pairs after it, all k^2 of them", row["sums"], plain.sums),
+        Counted("multiply-accumulates of a search through all keys", row["flat"], flat.total),
+        Counted("the latter over those by halves", row["ratio"], flat.total // halves.total),
+    ]
 
 
 def _counted_parameters(row: Mapping[str, Any]) -> list[Counted]:
     """The parts of one memory of the facts, and their sum."""
     memory = printed_memory(d_model=row["d"], n_keys=row["n_keys"], n_heads=row["heads"], key_dim=row["d_q"])
     parts = {
-        "values": ("values", [memory.values]),
+        "values": ("numbers in its values", [memory.values]),
         "subkeys": ("sub-keys", memory.keys.parameters()),
         "query": ("the queries' linear map", memory.query.linear.parameters()),
         "batch_norm": ("batch norm", memory.query.norm.parameters()),
@@ -220,12 +228,15 @@ class Multiplications(TorchDispatchMode):
     """Counts multiplications of floating-point numbers while it is entered, on any device, `meta` included.
 
     Matrix products count by torch's own formulas, the other products by what they give or, where they add up, by what
-    they take. Divisions count, those inside of a softmax do not; nor do whole numbers, which are places.
+    they take. Divisions count, those inside of a softmax do not; nor do whole numbers, which are places. Sums of two
+    tensors are counted apart, by what they give; those inside of products are not.
 
     Attributes:
         total: multiplications up to now.
+        sums: sums of two tensors up to now.
     """
 
+    _SUMS = frozenset("add add_ sub sub_".split())
     _GIVEN = frozenset(
         "mul mul_ addcmul addcmul_ div div_ addcdiv addcdiv_ square square_ pow pow_ lerp lerp_ ger outer".split()
     )
@@ -233,7 +244,7 @@ class Multiplications(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.total = self.sums = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -243,6 +254,7 @@ class Multiplications(TorchDispatchMode):
             self.total += flop_registry[packet](*args, **kwargs, out_val=found) // 2
         elif isinstance(found, Tensor) and found.is_floating_point():
             self.total += self._elementwise(packet.__name__, found, args)
+            self.sums += found.numel() if packet.__name__ in self._SUMS else 0
         return found
 
     def _elementwise(self, name: str, found: Tensor, args: Sequence[Any]) -> int:
@@ -251,15 +263,41 @@ class Multiplications(TorchDispatchMode):
         return args[self._TAKEN[name]].numel() if name in self._TAKEN else 0
 
 
+def counted_search(*, n_keys: int, key_dim: int, topk: int, **kind: bool) -> Multiplications:
+    """What the search of one query by one head takes, counted while a memory without numbers searches.
+
+    Args:
+        n_keys, key_dim, topk: of the memory.
+        kind: other arguments of `ProductKeyMemory`, `flat` or `fused`.
+    """
+    memory = printed_memory(d_model=2, n_heads=1, n_keys=n_keys, key_dim=key_dim, topk=topk, **kind)
+    with torch.no_grad(), Multiplications() as counter:
+        memory.keys(torch.empty(1, 1, key_dim, device="meta"))
+    return counter
+
+
+def codebook_costs(n_codebooks: int, *, n_slots: int, key_dim: int, topk: int) -> tuple[int, int]:
+    """Multiplications of the scores, and sums after them, where keys are joined from equally large codebooks.
+
+    The best of two codebooks are joined first, and the best of these with those of the next, k^2 sums at a time. Two
+    codebooks are the paper's (Sec. 3.1).
+
+    Raises:
+        ValueError: where `n_slots` is no whole power of the number of codebooks.
+    """
+    n_keys = round(n_slots ** (1 / n_codebooks))
+    if n_keys**n_codebooks != n_slots:
+        raise ValueError(f"n_slots must be a whole number to the power {n_codebooks}; got {n_slots}")
+    return n_keys * key_dim, (n_codebooks - 1) * topk**2
+
+
 def search_growth(*, flat: bool, n_keys: int = 16, key_dim: int = 8, topk: int = 4) -> Growth:
     """Exponents of a search's cost over sizes that are doubled one by one, its multiplications counted as it runs."""
 
-    def cost(**changes: int) -> float:
-        sizes = {"n_keys": n_keys, "key_dim": key_dim, "topk": topk} | changes
-        memory = printed_memory(d_model=2, n_heads=1, flat=flat, **sizes)
-        with torch.no_grad(), Multiplications() as counter:
-            memory.keys(torch.empty(2, 1, sizes["key_dim"], device="meta"))
-        return counter.total
+    def cost(**changes: int) -> int:
+        return counted_search(
+            **{"n_keys": n_keys, "key_dim": key_dim, "topk": topk} | changes, flat=flat
+        ).total
 
     base = cost()
     doubled = {"n_keys": 2 * n_keys, "key_dim": 2 * key_dim, "topk": 2 * topk}

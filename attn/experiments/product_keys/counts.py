@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from attn.experiments.product_keys.concepts import counted_facts, replaced, touched_at_profiles
+from attn.experiments.product_keys.concepts import (
+    codebook_costs,
+    counted_facts,
+    counted_search,
+    replaced,
+    touched_at_profiles,
+)
 from attn.experiments.product_keys.runs import (
     BASE,
     DEEPER,
@@ -20,7 +26,6 @@ from attn.experiments.product_keys.runs import (
 )
 from attn.experiments.product_keys.tables import printed_memory
 from attn.experiments.product_keys.workloads import MemoryConfig
-from attn.product_keys import search_cost
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 
@@ -82,14 +87,30 @@ def _size_cells(model: PrintedModel) -> list[str]:
     if not config.memories:
         return [*cells, "0", BLANK, BLANK]
     memory = config.memory
-    cost = search_cost(n_keys=memory.n_keys, key_dim=memory.key_dim, topk=memory.topk)
-    return [*cells, f"{memory_parameters(asdict(config)):,}", f"{cost.product:,}", f"{cost.flat:,}"]
+    searches = [
+        counted_search(n_keys=memory.n_keys, key_dim=memory.key_dim, topk=memory.topk, flat=flat).total
+        for flat in (False, True)
+    ]
+    return [*cells, f"{memory_parameters(asdict(config)):,}", *(f"{search:,}" for search in searches)]
 
 
 def memory_parameters(model: Mapping[str, Any]) -> int:
     """Parameters of the memories of a `TrunkConfig` as a dict: values, sub-keys, and queries with their batch norm."""
     memory = printed_memory(d_model=model["d_model"], **model["memory"])
     return len(model["memories"]) * sum(parameter.numel() for parameter in memory.parameters())
+
+
+def codebook_words() -> list[str]:
+    """What searches by two and by three codebooks take at the paper's size, in sentences."""
+    memory = MemoryConfig()
+    n_slots = memory.n_keys**2
+    found = {n: codebook_costs(n, n_slots=n_slots, key_dim=memory.key_dim, topk=memory.topk) for n in (2, 3)}
+    lines = [
+        f"{n} codebooks, {n_slots:,} slots, queries of {memory.key_dim}, k = {memory.topk}: {products:,} "
+        f"multiplications and at most {sums:,} sums; {products:,} numbers in the keys of a head."
+        for n, (products, sums) in found.items()
+    ]
+    return [*lines, f"{found[2][0] / found[3][0]:g} times as few multiplications with three."]
 
 
 def read_words() -> str:
@@ -109,8 +130,9 @@ def touched_words() -> list[str]:
         share = f"{found.rows / found.n_slots:.0%} of the {found.n_slots:,} slots"
         if found.counted < found.n_tokens:
             share = f"at least {share}, as many as {found.counted:,} of them touch"
+        guess = " (a guess of ours)" if found.profile == "paper" else ""
         lines.append(
-            f"{found.profile}: the {found.n_tokens:,} subwords of an update make {found.lookups:,} look-ups, "
+            f"{found.profile}: the {found.n_tokens:,} subwords of an update{guess} make {found.lookups:,} look-ups, "
             f"{found.lookups / found.n_slots:.1f} a slot, and touch {share}."
         )
     return lines

@@ -1,4 +1,4 @@
-"""Figures of chapter 5; those of records are None where there are none."""
+"""Figures of chapter 5; those of records are None where there are none, or too few to compare."""
 
 from __future__ import annotations
 
@@ -102,6 +102,11 @@ def _empty(groups: Mapping[object, Seeds]) -> bool:
     return not any(groups.values())
 
 
+def _settings(series: Mapping[str, Mapping[float, Seeds]]) -> set[float]:
+    """Settings that have records; where there is but one, nothing is compared over it."""
+    return {x for groups in series.values() for x, seeds in groups.items() if seeds}
+
+
 def depth(groups: Mapping[int, Mapping[int, Seeds]]) -> Figure | None:
     """Perplexity over layers, a line for each number of memories.
 
@@ -132,8 +137,11 @@ def sweeps(
         is_log: whether its axis is one of powers of two.
         bound: whether to draw log(1 / usage), the least that a divergence can be, below each one.
         level: runs without memory, whose mean perplexity is a dashed line.
+
+    Returns:
+        None below two settings with records.
     """
-    if all(map(_empty, series.values())):
+    if len(_settings(series)) < 2:
         return None
     drawing, panels = figure(3, 1, width=_PHONE, height=1.7, sharex=True)
     for (name, groups), colour, marker in _there(series):
@@ -167,8 +175,11 @@ def _least_divergence(record: Record) -> float | None:
 
 
 def flat_and_product(series: Mapping[str, Mapping[float, Seeds]]) -> Figure | None:
-    """Perplexity, every seed a mark, and time of a token of the fastest seed, over slots, with flat and product keys."""
-    if all(map(_empty, series.values())):
+    """Perplexity, every seed a mark, and time of a token of the fastest seed, over slots, with flat and product keys.
+
+    None unless both have records.
+    """
+    if len(_there(series)) < 2:
         return None
     drawing, panels = figure(1, 2, width=_PHONE, height=2.6)
     for (name, groups), colour, marker in _there(series):
@@ -309,16 +320,19 @@ def _thousand_bits(record: Record) -> float:
 
 
 def capacity(series: Mapping[str, Mapping[float, Seeds]]) -> Figure | None:
-    """Bits stored over bits to be stored: whoever stores all lies on the diagonal, which goes beyond the marks."""
+    """Bits stored over bits to be stored: whoever stores all lies on the diagonal, which goes beyond the marks.
+
+    None below two sizes of the table with records.
+    """
     found = {name: {x: seeds for x, seeds in groups.items() if seeds} for name, groups in series.items()}
-    if all(map(_empty, found.values())):
+    if len(_settings(found)) < 2:
         return None
     drawing, axes = figure(width=_PHONE, height=3)
     for (name, groups), colour, marker in _there(found):
         by_bits = {seeds[0].metric("table_bits") / 1000: seeds for seeds in groups.values()}
         _points(axes, by_bits, _thousand_bits, color=colour, marker=marker, label=name)
     there = [seeds[0].metric("table_bits") / 1000 for groups in found.values() for seeds in groups.values()]
-    line = [min(there) / 2, 2 * max(there)]  # seen where all records are of one table, too
+    line = [min(there) / 2, 2 * max(there)]
     axes.plot(line, line, color="black", linewidth=1, label="all of the table")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)

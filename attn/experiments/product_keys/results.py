@@ -1,13 +1,17 @@
-"""What chapter 5 shows as tables and words: baselines, use of the memories, and what slots are read for."""
+"""What chapter 5 shows as tables and words: baselines, use of the memories, and what slots are read for.
+
+What came out otherwise than in print is in `departures`.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from math import log
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
@@ -21,17 +25,16 @@ from attn.experiments.product_keys.runs import (
     KEYS,
     MODELS,
     PAPER,
-    POST_NORM,
     TOPK,
     WITHOUT,
     n_parameters,
     trunk,
 )
 from attn.experiments.product_keys.speeds import listed, time_ratios
-from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity, use
+from attn.experiments.product_keys.tables import LEAST_LOOKUPS, memory_metric, perplexity
 from attn.experiments.product_keys.texts import OWN
 from attn.experiments.product_keys.workloads import TextRunConfig
-from attn.reproduction.claims import HOLDS, Verdict
+from attn.reproduction.claims import HOLDS, Verdict, t_interval
 from attn.reproduction.experiment import BOOK_PROFILE, Chapter
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Cell, Grid, Html, linked, plain
@@ -93,6 +96,17 @@ def stand_in_words(chapter: Chapter, *, profile: str = BOOK_PROFILE) -> list[str
     ]
 
 
+def run_words(chapter: Chapter, experiment: str, *, profile: str = BOOK_PROFILE) -> str:
+    """What a model with a memory is and reads in training, a sentence."""
+    config = chapter.experiment(experiment).config(profile)
+    model, memory = config.model, config.model.memory
+    return (
+        f"{stand_in(chapter, experiment, profile=profile)}: memory in layer {', '.join(map(str, model.memories))}, "
+        f"{memory.n_keys**2:,} slots, {memory.n_heads} heads, k = {memory.topk}; {config.training.max_steps:,} updates "
+        f"of {config.n_rows} segments of {config.block} subwords, each read without what came before it."
+    )
+
+
 # --- the texts -------------------------------------------------------------------------------------------------
 
 
@@ -128,15 +142,33 @@ def _origin(corpus: str) -> tuple[str, str, str]:
 
 
 def extract_words() -> str:
-    """How many values a memory at profile gpu has for each word of the text that is read there, a sentence."""
+    """How many numbers the values of a memory at profile gpu hold for each word of the training text, a sentence."""
     budget = load_papers()[PAPER].budgets["text"]["gpu"]
     model, corpus = trunk(MODELS[BASE], budget), registry.get(budget["text"]["corpus"])
-    n_values = model.memory.n_keys**2 * model.d_model
-    n_words = int(re.search(r"([\d,]+) words", corpus.about)[1].replace(",", ""))
+    n_numbers, train = model.memory.n_keys**2 * model.d_model, corpus.split("train")
+    n_words, share = _number_before(" words", corpus.about), train.stop - train.start
     return (
-        f"At gpu, a memory has {n_values:,} values: {n_values / n_words:.0f} for each of the {n_words:,} words of "
-        f"{corpus.title}."
+        f"At gpu, a memory has {n_numbers:,} numbers in its values: about {n_numbers / (share * n_words):.0f} for each "
+        f"word of the training text, which is {share:.0%} of {corpus.title}, of {n_words:,} words."
     )
+
+
+def passes_words(seeds: Seeds) -> str:
+    """How often runs of one config read their training text, a sentence."""
+    if not seeds:
+        return _NONE_YET[0]
+    record = seeds[0]
+    n_tokens = _number_before(" tokens of", record.data["metrics"]["unigram_perplexity_test"]["definition"])
+    seen = record.data["run"]["seen"]
+    return (
+        f"At {record.data['profile']}, a run of the ablation model reads {seen:,} tokens of a training text of "
+        f"{n_tokens:,}: {seen / n_tokens:.2f} passes."
+    )
+
+
+def _number_before(unit: str, text: str) -> int:
+    """The number that stands first before a unit."""
+    return int(re.search(rf"([\d,]+){re.escape(unit)}", text)[1].replace(",", ""))
 
 
 # --- baselines -------------------------------------------------------------------------------------------------
@@ -157,8 +189,16 @@ def baselines_table(chapter: Chapter, records: Mapping[str, Seeds], *, profile: 
         label = stand_in(chapter, experiment, profile=profile)
         cells = (label, f"{parameters:,}", f"{cost:,}", *means, len(seeds) or BLANK)
         grid.add(list(map(plain, cells)))
+    unigrams = {record.metric("unigram_perplexity_test") for seeds in records.values() for record in seeds}
+    for unigram in sorted(unigrams):  # one, where all models are scored on one text
+        cells = ("frequencies of subwords alone", BLANK, BLANK, f"{unigram:.1f}", BLANK, BLANK, BLANK)
+        grid.add(list(map(plain, cells)))
     grid.notes = [
         plain("Multiply-adds: products of a forward pass and the sums of values; attention scores left out."),
+        plain(
+            "Perplexity on training text: after training, on segments evenly spaced over what a run read in its first "
+            "pass, together about as long as the validation text."
+        ),
     ]
     return grid.render()
 
@@ -170,7 +210,8 @@ def _sizes(config: TextRunConfig) -> tuple[int, int]:
     return parameters, multiplications(config.model, vocab_size=vocab_size, block=config.block)
 
 
-def _count(seeds: Seeds) -> str:
+def seeds_text(seeds: Seeds) -> str:
+    """How many runs there are, in words."""
     return f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
 
 
@@ -189,6 +230,37 @@ def sweep_words(chapter: Chapter, names: Iterable[str], *, profile: str = BOOK_P
     return (
         f"These models have {parameters} parameters and take {least:,} to {most:,} multiply-adds a token, the dearest "
         f"{most / least:.2f} times as many as the cheapest."
+    )
+
+
+def ends_words(by_slots: Mapping[int, Seeds]) -> str:
+    """What the smallest memory costs beside the largest, and how many neighbours are told apart, in sentences.
+
+    Args:
+        by_slots: runs by slots; those of the seeds that all sizes have are compared.
+    """
+    costs = {
+        slots: {r.seed: perplexity(r) for r in by_slots[slots]}
+        for slots in sorted(by_slots)
+        if by_slots[slots]
+    }
+    seeds = sorted(set.intersection(*map(set, costs.values()))) if costs else []
+    if len(costs) < 3 or len(seeds) < 2:
+        return "Too few sizes and seeds are recorded to compare the ends of the sweep."
+
+    def difference(few: int, many: int) -> list[float]:
+        return [costs[few][seed] - costs[many][seed] for seed in seeds]
+
+    few, *_, many = costs
+    low, high = t_interval(difference(few, many))
+    neighbours = [t_interval(difference(*pair)) for pair in pairwise(costs)]
+    n_apart = sum(not least <= 0 <= most for least, most in neighbours)
+    ends = f"the ends of the sweep {'are not' if low <= 0 <= high else 'are'}"
+    return (
+        f"Of {len(neighbours)} pairs of neighbouring sizes, {n_apart or 'none'} {'is' if n_apart == 1 else 'are'} told "
+        f"apart by the interval of their difference; {ends}: test perplexity with {few:,} slots minus with {many:,}, "
+        f"paired by seed, {fmean(difference(few, many)):.2f} [{low:.2f}, {high:.2f}], {len(seeds)} seeds. This "
+        "comparison was set after the records were there, and decides no verdict."
     )
 
 
@@ -230,8 +302,8 @@ def depth_words(
     order = "less" if costs[0] < costs[1] else "more"
     return [
         f"The shallow model with a memory, {labels[0]}, has a test perplexity of {costs[0]:.1f} "
-        f"({_count(records[shallow])}), {order} than the {costs[1]:.1f} ({_count(records[deep])}) of the model of twice "
-        f"the depth without, {labels[1]}.",
+        f"({seeds_text(records[shallow])}), {order} than the {costs[1]:.1f} ({seeds_text(records[deep])}) of the model "
+        f"of twice the depth without, {labels[1]}.",
         *said,
     ]
 
@@ -242,7 +314,7 @@ def joined_words(records: Mapping[str, Seeds]) -> list[str]:
         return _NONE_YET
     names = {JOINED: "beside the feed-forward layer", BASE: "in its place", WITHOUT: "without a memory"}
     parts = [
-        f"{fmean(map(perplexity, records[name])):.1f} {where} ({_count(records[name])})"
+        f"{fmean(map(perplexity, records[name])):.1f} {where} ({seeds_text(records[name])})"
         for name, where in names.items()
         if records.get(name)
     ]
@@ -265,7 +337,11 @@ def use_table(groups: Mapping[str, Seeds]) -> Html:
     grid.notes = [
         plain(
             f"Below {LEAST_LOOKUPS} look-ups a slot, a slot may be unused by chance, and usage is not interpreted."
-        )
+        ),
+        plain(
+            "KL is of the slots' shares of all softmax weight, KL of counts of their shares of all selections, each "
+            "counted as one."
+        ),
     ]
     return grid.render()
 
@@ -282,7 +358,7 @@ def _use_cells(seeds: Seeds) -> list[Cell]:
 
 
 def words_table(chapter: Chapter, records: Mapping[str, Seeds]) -> Html:
-    """Slots that are read for few words, of the first experiment with a record that kept them.
+    """Slots that are read for few subwords, of the first experiment with a record that kept them.
 
     Args:
         chapter: its declaration.
@@ -300,8 +376,8 @@ def _words_table(label: str, record: Record, arrays: Mapping[str, np.ndarray]) -
     config = record.data["config"]
     layer, n_keys = min(config["model"]["memories"]), config["model"]["memory"]["n_keys"]
     grid = Grid(
-        plain(f"Slots that fire for few words: {label}, memory in layer {layer}"),
-        ["Slot", "Left and right sub-key", "Words, share of its reads"],
+        plain(f"Slots that fire for few subwords: {label}, memory in layer {layer}"),
+        ["Slot", "Left and right sub-key", "Subwords, share of its reads"],
     )
     for slot, words, shares in zip(
         *(arrays[f"{name}_layer{layer}"] for name in ("slots", "words", "shares")), strict=True
@@ -314,24 +390,30 @@ def _words_table(label: str, record: Record, arrays: Mapping[str, np.ndarray]) -
             "Counted is, for each head and token, the slot of the highest weight. A dot marks a space before a piece."
         ),
         plain(_chosen_words(arrays[f"shares_layer{layer}"])),
-        linked(f"Words: {title}. Licence: {licence}"),
+        linked(f"Subwords: {title}. Licence: {licence}"),
     ]
     return grid.render()
 
 
 def _chosen_words(shares: np.ndarray) -> str:
-    """How the slots that are shown were chosen, given the shares of their words [S, W]."""
+    """How the slots that are shown were chosen, given the shares of their subwords [S, W]."""
     whole = int((shares.sum(1) > 1 - 1e-4).sum())
     return (
-        f"Chosen among slots that were read at least {LEAST_READS} times and for {N_WORDS_SHOWN} words or more: those "
-        f"whose {N_WORDS_SHOWN} most frequent words make up most of their reads, each with another word in front, and "
-        f"of equal ones the lowest numbers. {whole} of the {len(shares)} shown were read for exactly {N_WORDS_SHOWN} "
-        "words; more slots may have been, and slots read for fewer are not shown at all."
+        f"Chosen among slots that were read at least {LEAST_READS} times and for {N_WORDS_SHOWN} subwords or more: "
+        f"those whose {N_WORDS_SHOWN} most frequent ones make up most of their reads, each with another in front. "
+        f"{whole} of the {len(shares)} shown were read for exactly {N_WORDS_SHOWN} subwords; more slots may have been, "
+        "and slots read for fewer are not shown at all."
     )
 
 
 def _word(piece: str) -> str:
-    return str(piece).replace("\u2581", "·")
+    """A subword; characters that cannot be seen are named."""
+    shown = str(piece).replace("\u2581", "·")
+    return "".join(c if c.isprintable() and not c.isspace() else f"[{_character(c)}]" for c in shown)
+
+
+def _character(character: str) -> str:
+    return unicodedata.name(character, f"U+{ord(character):04X}").lower()
 
 
 def search_words(records: Mapping[str, Seeds]) -> list[str]:
@@ -343,7 +425,7 @@ def search_words(records: Mapping[str, Seeds]) -> list[str]:
             short = fmean(memory_metric(record, "short_search_exact") for record in seeds)
             topk = seeds[0].data["config"]["model"]["memory"]["topk"]
             lines.append(
-                f"{label}, {_count(seeds)}: {exact:.4%} of the searches by halves find the k highest scores of all "
+                f"{label}, {seeds_text(seeds)}: {exact:.4%} of the searches by halves find the k highest scores of all "
                 f"slots, {short:.1%} with only {short_list(topk)} of {topk} candidates of each half."
             )
     return lines or _NONE_YET
@@ -357,7 +439,7 @@ def facts_words(records: Mapping[str, Seeds]) -> list[str]:
             stored, table = (fmean(r.metric(name) for r in seeds) for name in ("stored_bits", "table_bits"))
             parameters = fmean(r.data["run"]["parameters"] for r in seeds)
             lines.append(
-                f"{label}, {_count(seeds)}: {stored / table:.1%} of the table's {table:,.0f} bits, "
+                f"{label}, {seeds_text(seeds)}: {stored / table:.1%} of the table's {table:,.0f} bits, "
                 f"{stored / parameters:.2f} bits a parameter, "
                 f"{fmean(r.metric('recalled') for r in seeds):.1%} of the facts recalled."
             )
@@ -378,12 +460,27 @@ def slots_words(by_slots: Mapping[float, Seeds], trunk: Seeds) -> list[str]:
         for slots, seeds in by_slots.items()
         if seeds
     }
-    by_slot = ", ".join(f"{bits / slots:.1f} with {slots:,}" for slots, (bits, _) in added.items())
+    left, a_fact = table - alone, table / n_facts
+    by_slot = ", ".join(
+        f"{bits / slots:.2f} of at most {left / slots:.2f} with {slots:,}"
+        for slots, (bits, _) in added.items()
+    )
     by_parameter = ", ".join(f"{bits / own:.2f} with {slots:,}" for slots, (bits, own) in added.items())
     return [
         f"Without a memory, the model stores {alone:,.0f} of the table's {table:,.0f} bits. Bits that a slot adds to "
-        f"that: {by_slot} slots; a fact has {table / n_facts:g}.",
+        f"that, of those that the table leaves: {by_slot} slots; a fact has {a_fact:g}.",
+        *_bounded([slots for slots in added if left / slots < a_fact]),
         f"The same bits for each parameter of the memory alone, its values, sub-keys and queries: {by_parameter} slots.",
+    ]
+
+
+def _bounded(sizes: Sequence[float]) -> list[str]:
+    """That the table holds too few facts for memories of these numbers of slots, a sentence; none without any."""
+    if not sizes:
+        return []
+    return [
+        f"With {' and '.join(f'{slots:,}' for slots in sizes)} slots the table leaves less than a fact a slot: what a "
+        "slot adds there is bounded by the table, and says nothing of what a slot could hold."
     ]
 
 
@@ -396,7 +493,7 @@ def memorising_words(records: Mapping[str, Seeds]) -> list[str]:
                 fmean(r.metric(f"perplexity_{split}") for r in seeds) for split in ("train", "valid")
             )
             lines.append(
-                f"{label}, {_count(seeds)}: perplexity {train:.1f} on text it was trained on, {dev:.1f} on "
+                f"{label}, {seeds_text(seeds)}: perplexity {train:.1f} on text it was trained on, {dev:.1f} on "
                 "text it was not."
             )
     return lines or _NONE_YET
@@ -409,50 +506,7 @@ def place_words() -> str:
     middle = (rows[0]["position"] + rows[-1]["position"]) / 2
     where = "above" if best > middle else "below" if best < middle else "in"
     return (
-        f"An account of the paper that this chapter follows has a memory best placed in the middle. Table 3, as "
-        f"remembered, has its lowest perplexity with the memory in layer {best} of {len(rows)}, which is {where} the "
-        f"middle, and its highest in layer {worst} (unverified)."
-    )
-
-
-# --- what did not reproduce ------------------------------------------------------------------------------------
-
-
-def post_norm_words(records: Mapping[str, Seeds]) -> list[str]:
-    """What the norm after each sub-layer does to the ablation model, in a sentence."""
-    post, ours = records.get(POST_NORM), records.get(BASE)
-    if not (post and ours):
-        return ["Norm after each sub-layer: no records yet."]
-    rate = load_papers()[PAPER].budgets["text"]["cpu"]["training"]["lr"]["undone"]
-    sides = [fmean(map(perplexity, seeds)) for seeds in (post, ours)]
-    unigram = fmean(record.metric("unigram_perplexity_test") for record in post)
-    return [
-        f"With the norm after each sub-layer and a rate of {rate:g}, the ablation model has a test perplexity of "
-        f"{sides[0]:.1f} ({_count(post)}), with the norm before it {sides[1]:.1f} ({_count(ours)}); the "
-        f"frequencies of subwords alone have {unigram:.1f}."
-    ]
-
-
-def usage_words(chapter: Chapter, records: Mapping[str, Seeds]) -> list[str]:
-    """How much of their memories models with batch norm use, beside the print's table 2, a sentence each."""
-    (row,) = [row for row in load_papers()[PAPER].table("table2_batchnorm").rows if row["n_keys"] == KEYS]
-    lines = [
-        f"{stand_in(chapter, name, profile=seeds[0].data['profile'])}, {_count(seeds)}: {_usage_text(seeds, row)}"
-        for name, seeds in records.items()
-        if seeds
-    ]
-    return lines or ["Usage with batch norm: no records yet."]
-
-
-def _usage_text(seeds: Seeds, row: Mapping[str, Any]) -> str:
-    """Usage and divergence of some runs, or that there were too few look-ups to speak of them."""
-    slots = seeds[0].data["config"]["model"]["memory"]["n_keys"] ** 2
-    lookups = fmean(memory_metric(record, "lookups_per_slot") for record in seeds)
-    shares, divergences = ([use(record, name) for record in seeds] for name in ("usage", "kl"))
-    if None in shares:
-        return f"{lookups:.1f} look-ups for each of {slots:,} slots, too few to speak of usage."
-    return (
-        f"{fmean(shares):.0f} percent of the {slots:,} slots used, KL {fmean(divergences):.1f}, with batch norm and "
-        f"{lookups:.0f} look-ups a slot; table 2 prints {row['usage_bn']:g} and {row['kl_bn']:g} for {row['row']} slots "
-        "(unverified)."
+        f"Accounts of the paper say that a memory is best placed in the middle. Table 3, as remembered, has its lowest "
+        f"perplexity with the memory in layer {best} of {len(rows)}, which is {where} the middle, and its highest in "
+        f"layer {worst} (unverified)."
     )
