@@ -24,7 +24,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from attn.reproduction import tables
 from attn.reproduction.facts import FactTable, Paper, load_papers
-from attn.reproduction.grid import Cell, Grid, Html, linked, plain
+from attn.reproduction.findings import findings_list
+from attn.reproduction.grid import Cell, Footnotes, Grid, Html, linked, plain
 from attn.reproduction.number_text import format_number
 from attn.reproduction.overview import alt_text, overview_figure
 from attn.reproduction.paths import results_dir
@@ -143,14 +144,18 @@ class Scoreboard(Computed):
 
 
 class Overview(Computed):
-    """What reproduced in one picture, and each chapter's headline."""
+    """What came of each claim, the scale of the runs, one picture, and each chapter's headline."""
 
     def compute(self) -> list[nodes.Node]:
         status = self.book.status
         if not status:
             return [nodes.paragraph("", "No chapter yet.")]
-        items = [_item(self.chapter_link(c, f"Chapter {c['number']}"), c["headline"]) for c in status]
-        return [*self.picture(), nodes.bullet_list("", *items)]
+        claims = findings_list((f"{c['number']} {c['short_title']}", c["claims"]) for c in status)
+        items = [
+            _item(self.chapter_link(c, f"{c['number']} {c['short_title']}"), c["headline"]) for c in status
+        ]
+        scale = nodes.paragraph("", tables.scale_words(status))
+        return [scale, *self.show(claims), *self.picture(), nodes.bullet_list("", *items)]
 
     def picture(self) -> list[nodes.Node]:
         text = alt_text(self.book.status)
@@ -189,8 +194,12 @@ class Freshness(OfChapter):
         if not records:
             return [nodes.note("", nodes.paragraph("", "This chapter has no recorded number yet."))]
         if not stale:
-            text = f"All {len(records)} records behind this chapter's numbers still describe today's code"
-            text += f"; for {again} of them a replay said so." if again else "."
+            total, today = len(records), f"{len(records) - again} of the" if again else "All"
+            text = f"{today} {total} records behind this chapter's numbers are of today's code"
+            text += f"; for {again} some code has changed since, and a replay of their first updates" * bool(
+                again
+            )
+            text += " gives the stored losses." if again else "."
             return [nodes.note("", nodes.paragraph("", text))]
         text = f"{len(stale)} of the {len(records)} records behind this chapter's numbers are stale:"
         items = [_item(nodes.literal("", record["path"]), record["why"]) for record in stale]
@@ -287,31 +296,31 @@ class Status(Computed):
             "Freshness",
         ]
         grid = Grid(plain(f"Records of chapter {chapter['number']}"), columns)
+        # One change of the code is the reason of hundreds of records.
+        footnotes = Footnotes((record["why"] for record in records), longest=0)
         above = None
         for record in records:
             group = record["experiment"], record["profile"]
             head = [None, None] if group == above else [plain(part) for part in group]
-            grid.add([*head, *_record_line(record, self.root)], "" if group == above else "attn-first")
+            line = _record_line(record, footnotes, self.root)
+            grid.add([*head, *line], "" if group == above else "attn-first")
             above = group
+        grid.notes = footnotes.notes()
         shown = self.show(grid.render()) if records else []
         content = [nodes.paragraph("", text), *shown, *self.show(tables.skipped_list(chapter))]
         title = f"{chapter['number']} {chapter['short_title']}"
         return self.section(title, f"status-{chapter['id']}", *content)
 
 
-def _record_line(record: dict, root: str) -> list[Cell]:
+def _record_line(record: dict, footnotes: Footnotes, root: str) -> list[Cell]:
     """Seed, linked to the record, device, date, seconds, torch, commit and freshness."""
     seed, path = str(record["seed"]), escape(record["path"], quote=True)
     link = Cell(seed, f'<a href="{root}{path}" aria-label="record {path}">{seed}</a>')
     date = Cell(record["date"], f'<span class="attn-setting">{escape(record["date"])}</span>')
     seconds = format_number(float(record["seconds"]), 0)
-    state = record["freshness"] + (f": {record['why']}" if record["why"] else "")
-    return [
-        link,
-        plain(record["device"]),
-        date,
-        *map(plain, [seconds, record["torch"], record["commit"], state]),
-    ]
+    state = ": ".join(filter(None, [record["freshness"], footnotes(record["why"])]))
+    shown = map(plain, [seconds, record["torch"], record["commit"], state])
+    return [link, plain(record["device"]), date, *shown]
 
 
 class Speeds(Computed):

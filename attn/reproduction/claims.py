@@ -17,6 +17,7 @@ from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import RECORDED_PROFILES, Claim
 from attn.reproduction.facts import FactClaim, Paper
 from attn.reproduction.records import Record
+from attn.reproduction.staleness import least
 
 HOLDS, FAILS, NOT_TESTED = "holds", "fails", "not tested at this scale"
 CONFIDENCE = 0.95
@@ -41,7 +42,7 @@ class Verdict:
     interval: tuple[float, float] | None = None
     margin: float | None = None
     control: dict[str, Any] | None = None
-    stale: bool | None = None
+    freshness: str | None = None  # the least that is said of a record behind it
     reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple
 
 
 def judge(
-    claim: Claim, paper: Paper, records: Sequence[Record], is_stale: Callable[[Record], bool]
+    claim: Claim, paper: Paper, records: Sequence[Record], freshness: Callable[[Record], str]
 ) -> Verdict:
     """Judge one claim.
 
@@ -77,7 +78,7 @@ def judge(
         claim: what to judge.
         paper: its facts.
         records: all valid records of the chapter.
-        is_stale: whether a record is stale; stale records still count, and mark the verdict.
+        freshness: of a record, as `staleness.Freshness.state`; stale records still count, and mark the verdict.
     """
     fact = paper.claim(claim.fact)
     common = dict(
@@ -96,7 +97,7 @@ def judge(
     for profile in reversed(RECORDED_PROFILES):
         by_seed = _paired(claim, records, profile)
         if len(by_seed) >= claim.seeds_needed:
-            return _judge_pairs(claim, common, profile, by_seed, paper, is_stale)
+            return _judge_pairs(claim, common, profile, by_seed, paper, freshness)
         if best is None or len(by_seed) > best[1]:
             best = (profile, len(by_seed))
     there = f"at most {best[1]} are recorded" if best[1] else "no seed has all of them recorded yet"
@@ -144,7 +145,7 @@ def _judge_pairs(
     profile: str,
     by_seed: Mapping[int, Mapping[str, Record]],
     paper: Paper,
-    is_stale: Callable[[Record], bool],
+    freshness: Callable[[Record], str],
 ) -> Verdict:
     try:
         differences = _finite(claim.difference, by_seed)
@@ -166,7 +167,7 @@ def _judge_pairs(
         interval=interval,
         margin=margin,
         control={"statement": claim.control.statement, "interval": list(control_interval), "shown": shown},
-        stale=any(is_stale(record) for group in by_seed.values() for record in group.values()),
+        freshness=least(freshness(record) for group in by_seed.values() for record in group.values()),
         reason=None if shown else "the positive control does not show at this budget",
     )
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attn.reproduction.facts import THE_PAPER
 from attn.reproduction.tables import CLAIM_STATES, STATES, claim_state, is_result, summary, table_name
 
 MARKS_PER_LINE = 18
-LINE, STEP, LABEL = 0.24, 0.19, 1.6  # inches: height of a line, distance of two marks, width of the labels
+LINE, STEP, LABEL = 0.24, 0.19, 1.7  # inches: height of a line, distance of two marks, width of the labels
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def overview_figure(status: Sequence[dict], *, dark: bool = False) -> Any:
     from matplotlib.figure import Figure
 
     lines = [line for chapter in status for line in _lines(chapter)] + _legend()
-    width, height = LABEL + MARKS_PER_LINE * STEP + 0.1, LINE * len(lines) + 0.1
+    width, height = LABEL + MARKS_PER_LINE * STEP + 0.3, LINE * len(lines) + 0.1
     figure = Figure(figsize=(width, height))
     figure.patch.set_alpha(0)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -83,9 +84,18 @@ def _lines(chapter: dict) -> list[tuple[str, bool, list[tuple[float, Mark, str]]
     lines = [(f"{chapter['number']}  {chapter['short_title']}", True, [])]
     for table in chapter["tables"]:
         cells = [cell for row in table["rows"] for cell in row["cells"] if is_result(cell)]
-        lines += _rows(table_name(table["id"]), [CELL_MARKS[cell["state"]] for cell in cells])
+        lines += _rows(_label(table, chapter["tables"]), [CELL_MARKS[cell["state"]] for cell in cells])
     lines += _rows("Tests of claims", [CLAIM_MARKS[claim_state(claim)] for claim in chapter["claims"]])
     return [*lines, ("", False, [])]
+
+
+def _label(table: dict, tables: Sequence[dict]) -> str:
+    """A table's name; with whose it is if that is not the paper, or numbered where two of the paper's share one."""
+    name = table_name(table["id"])
+    if table["whose"] != THE_PAPER:
+        return f"{name}, {table['whose'].removeprefix('the ')}"
+    alike = [t["id"] for t in tables if t["whose"] == THE_PAPER and table_name(t["id"]) == name]
+    return name if len(alike) == 1 else f"{name}, part {alike.index(table['id']) + 1}"
 
 
 def _rows(label: str, marks: list[Mark]) -> list[tuple[str, bool, list[tuple[float, Mark, str]]]]:
@@ -99,8 +109,8 @@ def _legend() -> list[tuple[str, bool, list[tuple[float, Mark, str]]]]:
     claims = [(mark, CLAIM_STATES[key][1]) for key, mark in CLAIM_MARKS.items()]
     lines = []
     for label, step, entries in (
-        ("Computed, equal?", 0.85, cells[:4]),
-        ("Trained, quoted", 0.85, cells[4:]),
+        ("Computed, equal?", 0.8, cells[:4]),
+        ("Trained, quoted", 0.8, cells[4:]),
         ("Test of a claim", 1.5, claims[:2]),
         ("", 1.5, claims[2:]),
     ):

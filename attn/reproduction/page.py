@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from copy import copy
+from html import escape
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,6 +14,7 @@ from attn.reproduction import runner, tables
 from attn.reproduction.errors import choose
 from attn.reproduction.experiment import BOOK_PROFILE, PROFILES, Chapter
 from attn.reproduction.figures import use_style
+from attn.reproduction.findings import findings_list
 from attn.reproduction.grid import Cell, Grid, Html, plain
 from attn.reproduction.parameters import NotebookParameters, validate
 from attn.reproduction.paths import results_dir, runs_dir
@@ -40,9 +42,11 @@ class Page:
         self.profile = BOOK_PROFILE
 
     def headline(self) -> Html:
-        """One sentence: did it reproduce?"""
-        text = headline(self.chapter.short_title, self.state.verdicts(), self.state.tables())
-        return Html(f"<p><strong>{text}</strong></p>", text)
+        """What came of each claim, and the counts in one sentence."""
+        verdicts = self.state.verdicts()
+        text = headline(verdicts, self.state.tables())
+        found = findings_list([("", [verdict.as_dict() for verdict in verdicts])])
+        return Html(f"{found.html}<p>{escape(text)}</p>", "\n\n".join(filter(None, [found.text, text])))
 
     def table(self, table_id: str) -> Html:
         """A table of the paper beside what was computed or recorded here."""

@@ -16,7 +16,7 @@ from attn.reproduction.experiment import RECORDED_PROFILES, Chapter, Exact, Meas
 from attn.reproduction.facts import THE_PAPER, FactTable, Paper, load_papers
 from attn.reproduction.number_text import printed_decimals
 from attn.reproduction.records import Record, Skipped, load_records
-from attn.reproduction.staleness import Freshness, freshness
+from attn.reproduction.staleness import Freshness, freshness, least
 
 
 class ChapterState:
@@ -42,6 +42,9 @@ class ChapterState:
         """Whether a record may not."""
         return self._freshness[record.key].stale
 
+    def _state(self, record: Record) -> str:
+        return self._freshness[record.key].state
+
     def of(self, experiment: str, profile: str) -> list[Record]:
         """Records of one experiment at one profile, by seed."""
         found = [
@@ -52,7 +55,7 @@ class ChapterState:
     def verdicts(self) -> list[Verdict]:
         """All claims of the paper: those that have a test judged, the others as not tested."""
         tested = {claim.fact for claim in self.chapter.claims}
-        judged = [judge(claim, self.paper, self.records, self.is_stale) for claim in self.chapter.claims]
+        judged = [judge(claim, self.paper, self.records, self._state) for claim in self.chapter.claims]
         return judged + [untested(fact) for fact in self.paper.claims if fact.id not in tested]
 
     def tables(self) -> list[dict[str, Any]]:
@@ -89,7 +92,7 @@ class ChapterState:
             "paper": row.get(name),
             "values": {},
             "matches": None,
-            "stale": None,
+            "freshness": None,
             "note": None,
             "detail": {},
         }
@@ -111,7 +114,7 @@ class ChapterState:
         return theirs if shown and found["state"] == "pending" else cell | found
 
     def _measured(self, rule: Measured, row: Mapping[str, Any]) -> dict[str, Any]:
-        values, detail, stale = {}, {}, False
+        values, detail, states = {}, {}, []
         experiment = rule.experiment(row)
         for profile in RECORDED_PROFILES if experiment is not None else ():
             pairs = [(r, v) for r in self.of(experiment, profile) if (v := _value(rule, row, r)) is not None]
@@ -120,13 +123,13 @@ class ChapterState:
             numbers = [value for _, value in pairs]
             values[profile] = statistics.median(numbers) if rule.skewed else statistics.fmean(numbers)
             detail[profile] = _detail(pairs, rule, self._share(pairs[0][0]))
-            stale = stale or any(self.is_stale(record) for record, _ in pairs)
+            states += [self._state(record) for record, _ in pairs]
         state = "recorded" if values else "pending"
         return {
             "kind": "measured",
             "values": values,
             "detail": detail,
-            "stale": stale if values else None,
+            "freshness": least(states),
             "state": state,
         }
 
@@ -157,7 +160,7 @@ class ChapterState:
             "title": self.paper.title,
             "short_title": self.chapter.short_title,
             "notebook": self.chapter.notebook,
-            "headline": headline(self.chapter.short_title, claims, tables),
+            "headline": headline(claims, tables),
             "tables": tables,
             "claims": [claim.as_dict() for claim in claims],
             "deviations": self.deviations(),
@@ -176,12 +179,20 @@ class ChapterState:
             "seed": seed,
             "freshness": state.state,
             "why": state.why,
-            "device": data["environment"]["device"],
+            "device": _device(data["environment"]),
             "seconds": data["run"]["seconds"],
             "commit": (data["code"]["commit"] or "unknown")[:7],
             "torch": data["environment"]["torch"],
             "date": data["run"]["finished"],
         }
+
+
+def _device(environment: Mapping[str, Any]) -> str:
+    """The accelerator, or the processor with the number of threads; records of old know only that it was a CPU."""
+    if environment["device"] != "cpu":
+        return environment["device"]
+    name, threads = environment.get("cpu") or "CPU, model not recorded", environment.get("threads")
+    return f"{name}, {threads} thread{'' if threads == 1 else 's'}" if threads else name
 
 
 def _record_path(record: Record) -> str:
@@ -273,14 +284,13 @@ def _detail(pairs: list[tuple[Record, float]], rule: Measured, share: str) -> di
     }
 
 
-def headline(title: str, claims: list[Verdict], tables: list[dict[str, Any]]) -> str:
-    """One generated sentence: did it reproduce?"""
+def headline(claims: list[Verdict], tables: list[dict[str, Any]]) -> str:
+    """One generated sentence: how many tests and cells there are, and what came of them."""
     cells = [cell for table in tables if table["whose"] == THE_PAPER for cell in _all_cells(table)]
     unverified = sum(cell["state"] == "unverified" for cell in cells)
-    exact = [cell for cell in cells if cell["kind"] == "exact" and cell["state"] != "unverified"]
-    matching = sum(cell["matches"] == "yes" for cell in exact)
+    computed = [c for c in cells if c["kind"] in ("exact", "recomputed") and c["state"] != "unverified"]
     found = [
-        f"{matching} of {len(exact)} exact cells equal the print" if exact or not unverified else "",
+        _computed_counts(computed) if computed or not unverified else "",
         f"{unverified} computed cells stand beside a print known from memory alone" if unverified else "",
         f"and {_recorded(cells)} measured cells have a recorded number",
     ]
@@ -292,7 +302,17 @@ def headline(title: str, claims: list[Verdict], tables: list[dict[str, Any]]) ->
     own = sum(cell["kind"] == "own" for cell in cells)
     if own:
         others.append(f"{own} more of the paper's own {'is' if own == 1 else 'are'} shown and not rerun")
-    return "; ".join([f"{title}: {_rulings(claims)}", ", ".join(filter(None, found)), *others]) + "."
+    said = "; ".join([_rulings(claims), ", ".join(filter(None, found)), *others])
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def _computed_counts(cells: Sequence[dict[str, Any]]) -> str:
+    """How many of the computed cells equal the print, the two kinds apart where there are both."""
+    kinds = {kind: [cell for cell in cells if cell["kind"] == kind] for kind in ("exact", "recomputed")}
+    equal = {kind: sum(cell["state"] == "matches" for cell in found) for kind, found in kinds.items()}
+    parts = [f"{equal[kind]} of {len(found)} {kind}" for kind, found in kinds.items() if found]
+    said = f"{sum(equal.values())} of {sum(map(len, kinds.values()))} computed cells equal the print"
+    return f"{said} ({', '.join(parts)})" if len(parts) > 1 else said
 
 
 def _all_cells(table: dict[str, Any]) -> list[dict[str, Any]]:

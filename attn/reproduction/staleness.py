@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ REPLAY_TOLERANCE = (
 )
 
 
+FRESH, REVALIDATED, STALE = STATES = ("fresh", "revalidated", "stale")
+
+
 @dataclass(frozen=True)
 class Freshness:
     """Verdict on one record: "fresh", "revalidated" or "stale", and why it is not fresh."""
@@ -36,7 +39,12 @@ class Freshness:
     @property
     def stale(self) -> bool:
         """Whether the number may no longer be what today's code gives."""
-        return self.state == "stale"
+        return self.state == STALE
+
+
+def least(states: Iterable[str]) -> str | None:
+    """Of several records' states the one that says least for what rests on them; None of no record."""
+    return max(states, key=STATES.index, default=None)
 
 
 def _changed_config(recorded: Mapping[str, Any], today: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import chain
@@ -54,7 +54,7 @@ CLAIM_STATES = {
     "undecided": ("?", "fails, undecided"),
     "not tested at this scale": VERDICTS["not tested at this scale"],
 }
-FRESHNESS = {False: ("✓", "fresh"), True: ("⚠", "stale")}
+FRESHNESS = {"fresh": ("✓", "fresh"), "revalidated": ("↻", "revalidated"), "stale": ("⚠", "stale")}
 PROFILE_ORDER = ("exact", "recomputed", *PROFILES)
 # Only these stand at the paper's own size, so only these may be subtracted from the paper's number.
 PAPER_SIZE = ("exact", "recomputed", "paper")
@@ -137,7 +137,7 @@ def paper_table(
 
     Args:
         table: one entry of a chapter's `tables`.
-        freshness: adds a column that says whether the recorded numbers are stale.
+        freshness: adds a column that says whether the recorded numbers are of today's code.
         records: the chapter's `records`; each recorded value links to those it comes from.
         root: way from the page to the folder that holds `results/`; None names the records without a link.
     """
@@ -241,7 +241,7 @@ class _Lines:
         quantity = plain(_words(cell["column"]) if several else "")
         paper = unverified(plain(format_number(cell["paper"])), self.table["checked"])
         state = below(_badge(STATES[cell["state"]]), self.footnotes(cell.get("note")))
-        fresh = _fresh(cell["stale"], self.freshness)
+        fresh = _fresh(cell["freshness"], self.freshness)
         lines = []
         for profile in sorted(cell["values"], key=_profile_place) or [None]:
             value, difference, where = self._profile(cell, row, profile) if profile else [plain(BLANK)] * 3
@@ -259,8 +259,8 @@ class _Lines:
         return [recorded, plain(difference), below(plain(profile), self.footnotes(detail.get("scale")))]
 
 
-def _fresh(stale: bool | None, shown: bool) -> Cell:
-    return _badge(FRESHNESS[stale]) if shown and stale is not None else plain("")
+def _fresh(state: str | None, shown: bool) -> Cell:
+    return _badge(FRESHNESS[state]) if shown and state is not None else plain("")
 
 
 def _decimals(value: Any, cell: dict, table: dict) -> int:
@@ -335,7 +335,7 @@ def claims_table(claims: Sequence[dict], *, freshness: bool = False) -> Html:
 
     Args:
         claims: a chapter's `claims`.
-        freshness: adds to each verdict whether the records behind it are stale.
+        freshness: adds to each verdict whether the records behind it are of today's code.
     """
     columns = ["Claim", "Tested as", "Verdict", "Estimate", "Positive control"]
     caption = "Claims of the paper. Estimates are means over seeds, with their 95% interval."
@@ -348,7 +348,7 @@ def claims_table(claims: Sequence[dict], *, freshness: bool = False) -> Html:
         above = claim["statement"]
         statement = None if same else below(plain(above), table_name(claim["table"]), " ")
         verdict = below(_badge(CLAIM_STATES[claim_state(claim)]), footnotes(claim.get("reason")), ": ")
-        verdict = below(verdict, _fresh(claim["stale"], freshness and claim.get("estimate") is not None))
+        verdict = below(verdict, _fresh(claim["freshness"], freshness and claim.get("estimate") is not None))
         measure = plain(claim.get("measure") or BLANK)
         cells = [statement, measure, verdict, _estimate(claim), _control(claim, footnotes)]
         grid.add(cells, "" if same else "attn-first")
@@ -477,8 +477,14 @@ _ONE = {"matches": "equal", "differs": "not equal"}
 _SEVERAL = _ONE | {"holds": "hold"}
 
 
-def _counts(counter: Counter, keys: Iterable[str]) -> str:
-    words = {key: (_ONE if counter[key] == 1 else _SEVERAL).get(key, key) for key in keys if counter[key]}
+def _counts(counter: Counter, states: Mapping[str, tuple[str, str]]) -> str:
+    """How often each state occurs, in the words that stand beside its mark or, of the commonest, shorter ones."""
+    short = {key: word.removeprefix("fails, ") for key, (_, word) in states.items()}
+    words = {
+        key: (_ONE if counter[key] == 1 else _SEVERAL).get(key, word)
+        for key, word in short.items()
+        if counter[key]
+    }
     return ", ".join(f"{counter[key]} {word}" for key, word in words.items()) or BLANK
 
 
@@ -495,7 +501,23 @@ def summary(chapter: dict) -> str:
 
 def _stale(counts: dict[str, Counter]) -> str:
     total = sum(counts["records"].values())
-    return f"{counts['records']['stale']} of {total} stale" if total else "none yet"
+    if not total:
+        return "none yet"
+    again = counts["records"]["revalidated"]
+    return f"{counts['records']['stale']} of {total} stale" + f", {again} revalidated" * bool(again)
+
+
+def scale_words(status: Sequence[dict]) -> str:
+    """At which profiles the records were made, and how many measured cells of the papers wait for one."""
+    profiles = Counter(record["profile"] for chapter in status for record in chapter["records"])
+    at = [f"{profiles[name]} at profile {name}" for name in PROFILES if profiles[name]]
+    none = [name for name in PROFILES if not profiles[name] and name != "ci"]
+    counts = Counter()
+    for chapter in status:
+        counts += tally(chapter)["measured"]
+    said = f"{profiles.total():,} records: {', '.join(at)}" if at else "No record yet"
+    said += f"; none at {' or '.join(none)}" * bool(at and none)
+    return f"{said}. Of {counts.total()} measured cells of the papers {counts['pending']} are still pending."
 
 
 def chapters_table(status: Sequence[dict]) -> Html:

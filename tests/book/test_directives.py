@@ -166,6 +166,14 @@ def test_fresh_records_give_a_note(project, status):
     assert 'class="admonition note"' in html and "All 4 records" in html
 
 
+def test_a_replay_is_not_said_to_be_more(project, status):
+    for entry in status[0]["records"]:
+        entry["freshness"] = "fresh"
+    status[0]["records"][0]["freshness"] = "revalidated"
+    html = project.write(page("freshness")).build()
+    assert "3 of the 4 records" in html and "for 1 some code has changed since" in html
+
+
 def test_no_record_gives_a_note(project, status):
     status[0]["records"] = []
     html = project.write(page("freshness", "status")).build()

@@ -29,6 +29,7 @@ DETAIL = entry(
     std=maybe(NUMBER), quartiles=maybe(array(NUMBER, minItems=2)), seeds={"type": "integer", "minimum": 1}, seed_values=array(NUMBER, minItems=1), scale=TEXT,
     device=TEXT, seconds=NUMBER, unit=STRING, records=array(PATH, minItems=1),
 )  # fmt: skip
+FRESHNESS = {"enum": ["fresh", "revalidated", "stale", None]}
 CELL = entry(
     column=TEXT,
     kind={"enum": ["exact", "recomputed", "measured", "quoted", "own", "setting"]},
@@ -52,7 +53,7 @@ CELL = entry(
         ]
     },
     matches={"enum": ["yes", "no", "fitted", None]},
-    stale=maybe(BOOL),
+    freshness=FRESHNESS,
     note=maybe(STRING),
     detail={"type": "object", "propertyNames": PROFILE, "additionalProperties": DETAIL},
 )
@@ -73,7 +74,7 @@ CLAIM = entry(
     unit=STRING, verdict={"enum": ["holds", "fails", "not tested at this scale"]}, contradicted=maybe(BOOL),
     profile=maybe(PROFILE),
     seeds={"type": "integer", "minimum": 0}, estimate=maybe(NUMBER), interval=maybe(INTERVAL), margin=maybe(NUMBER),
-    control=maybe(entry(statement=TEXT, interval=INTERVAL, shown=BOOL)), stale=maybe(BOOL), reason=maybe(TEXT),
+    control=maybe(entry(statement=TEXT, interval=INTERVAL, shown=BOOL)), freshness=FRESHNESS, reason=maybe(TEXT),
 )  # fmt: skip
 RECORD = entry(
     path=PATH, experiment=TEXT, profile=PROFILE,

@@ -47,7 +47,7 @@ def paper(toy):
 
 
 def fresh(record):
-    return False
+    return "fresh"
 
 
 # --- intervals ---------------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ def test_an_order_holds_when_the_interval_of_paired_differences_is_above_zero(pa
     assert verdict.control["shown"] and verdict.control["interval"] == pytest.approx(
         list(t_interval([0.9, 0.8, 0.7]))
     )
-    assert verdict.reason is None and not verdict.stale
+    assert verdict.reason is None and verdict.freshness == "fresh"
     assert (verdict.statement, verdict.table) == ("A line fits better than a constant.", "table2_errors")
 
 
@@ -178,9 +178,11 @@ def test_profiles_are_not_mixed(paper):
 
 def test_a_stale_record_marks_the_verdict_it_enters(paper):
     made = records([0.1, 0.1, 0.1, 0.1], [0.5, 0.5, 0.5, None])
-    for stale, marked in ((made[1], True), (made[3], False)):
-        verdict = judge(order(), paper, made, lambda record, stale=stale: record is stale)
-        assert (verdict.verdict, verdict.stale) == (HOLDS, marked)
+    for other, state, said in (
+        (made[1], "stale", "stale"), (made[1], "revalidated", "revalidated"), (made[3], "stale", "fresh"),
+    ):  # fmt: skip
+        verdict = judge(order(), paper, made, lambda record, o=other, s=state: s if record is o else "fresh")
+        assert (verdict.verdict, verdict.freshness) == (HOLDS, said)
 
 
 @pytest.mark.parametrize("errors", [{"loss": 0.1}, {"error": float("nan")}])

@@ -169,7 +169,7 @@ def test_of_quoted_rows_only_arithmetic_on_quoted_facts_is_computed(status):
 
 def test_measured_cells_have_a_value_a_profile(status, toy):
     before = cells(status(), "table2_errors")
-    assert (before["line"]["error"]["state"], before["line"]["error"]["stale"]) == ("pending", None)
+    assert (before["line"]["error"]["state"], before["line"]["error"]["freshness"]) == ("pending", None)
     for seed, error in enumerate((0.25, 0.5, 0.75)):
         toy.made_up("line", seed, error=error)
     toy.made_up("line", 0, error=0.125, profile="gpu")
@@ -182,7 +182,9 @@ def test_measured_cells_have_a_value_a_profile(status, toy):
         "records": [f"results/toy2000/fit/line/cpu/seed{seed}.json" for seed in range(3)],
     }  # fmt: skip
     assert cell["detail"]["gpu"]["std"] is None
-    assert cell["stale"] is True, "the toy has no profile gpu, so that record speaks of no code of today"
+    assert cell["freshness"] == "stale", (
+        "the toy has no profile gpu, so that record speaks of no code of today"
+    )
     assert cells(status(), "table2_errors")["curve"]["error"]["state"] == "pending", "no experiment fills it"
 
 
@@ -196,13 +198,13 @@ def test_stale_records_mark_cells_claims_and_lines(status, toy):
         toy.made_up("line", seed, error=0.1)
         toy.made_up("flat", seed, error=0.5)
     found = status()
-    assert cells(found, "table2_errors")["line"]["error"]["stale"] is False
-    assert found["claims"][0]["stale"] is False
+    assert cells(found, "table2_errors")["line"]["error"]["freshness"] == "fresh"
+    assert found["claims"][0]["freshness"] == "fresh"
     assert {record["freshness"] for record in found["records"]} == {"fresh"}
     toy.edit("attn.experiments.toy", "SLOPE = 2.0", "SLOPE = 3.0")
     found = status()
-    assert cells(found, "table2_errors")["line"]["error"]["stale"] is True
-    assert found["claims"][0]["stale"] is True and found["claims"][0]["verdict"] == "holds"
+    assert cells(found, "table2_errors")["line"]["error"]["freshness"] == "stale"
+    assert found["claims"][0]["freshness"] == "stale" and found["claims"][0]["verdict"] == "holds"
     assert {record["freshness"] for record in found["records"]} == {"stale"}
     assert all("attn.experiments.toy:build" in record["why"] for record in found["records"])
 
@@ -265,24 +267,24 @@ def test_the_headline_says_numbers_of_others_apart():
     ours = [table("the paper", "measured", "quoted", "own"), table("the paper", "measured")]
     theirs = table("the replication", "measured", "measured", "measured")
     theirs["rows"][0]["cells"][0]["values"] = {}
-    assert headline("Line", [], [*ours, theirs]) == (
-        "Line: no claims; 0 of 0 exact cells equal the print, and 2 of 2 measured cells have a recorded number; beside "
+    assert headline([], [*ours, theirs]) == (
+        "No claims; 0 of 0 computed cells equal the print, and 2 of 2 measured cells have a recorded number; beside "
         "numbers of the replication, 2 of 3; 1 more of the paper's own is shown and not rerun."
     )
-    assert headline("Line", [], ours[1:]).endswith("and 1 of 1 measured cells have a recorded number.")
+    assert headline([], ours[1:]).endswith("and 1 of 1 measured cells have a recorded number.")
 
 
 def test_the_headline_counts(status, toy):
     text = status()["headline"]
-    assert text.startswith("Line: of 5 tests of 5 claims, 1 holds and 4 are not tested at this scale; ")
+    assert text.startswith("Of 5 tests of 5 claims, 1 holds and 4 are not tested at this scale; ")
     # weights (one right, one wrong), other (fitted, pending); errors of three models
-    assert "1 of 4 exact cells" in text and "0 of 3 measured" in text
+    assert "computed cells equal the print (1 of 4 exact, " in text and "0 of 3 measured" in text
     for seed in range(3):
         toy.made_up("line", seed, error=0.5)
         toy.made_up("flat", seed, error=0.1)
     text = status()["headline"]
     assert (
-        "of 5 tests of 5 claims, 1 holds, 1 is contradicted and 3 are not tested" in text
+        "Of 5 tests of 5 claims, 1 holds, 1 is contradicted and 3 are not tested" in text
         and "2 of 3 measured" in text
     )
 

@@ -240,6 +240,21 @@ def test_freshness_only_when_asked_for(measured, chapter):
     assert "⚠ stale" in " ".join(tables.claims_table(chapter["claims"], freshness=True).text.split())
 
 
+def test_a_number_that_a_replay_spoke_for_says_so(measured, chapter):
+    for cell in (cell for row in measured["rows"] for cell in row["cells"] if cell["freshness"]):
+        cell["freshness"] = "revalidated"
+    text = tables.paper_table(measured, freshness=True).text
+    assert "↻ revalidated" in text and "✓ fresh" not in text
+    assert "1 of 4 stale, 1 revalidated" in tables.summary(chapter)
+
+
+def test_the_scale_of_the_runs_in_a_sentence(chapter):
+    assert tables.scale_words([chapter]) == (
+        "4 records: 3 at profile cpu, 1 at profile gpu; none at paper. Of 4 measured cells of the papers 3 are still pending."
+    )
+    assert tables.scale_words([chapter | {"records": []}]).startswith("No record yet. Of 4")
+
+
 def test_memory_only_is_marked_at_every_number(memory, exact):
     html = tables.paper_table(memory).html
     assert html.count('class="attn-unverified"') == 3  # two cells and the note
