@@ -283,6 +283,25 @@ def test_copying_shows_what_was_kept(kept):
     )
 
 
+def test_repeating_marks_the_rounds_and_shows_the_slots_of_the_copies(keep):
+    arrays = dict(outcomes("repeat_copy")["ntm_lstm"].artifact)
+    steps, answer = (
+        len(arrays["trace_inputs"]),
+        10,
+    )  # start, 8 vectors, the number; then 5 rounds and the end marker
+    read, write = (np.zeros((steps, 1, 128)) for _ in range(2))
+    write[1:9, 0] = np.eye(128)[3:11]
+    write[answer:] = 1 / 128  # spread over all slots: says nothing of those in use
+    read[:, 0, 5] = 1
+    arrays |= {"trace_read_weights": read, "trace_write_weights": write}
+    drawing = inside.repeating([keep(run("repeat_copy/ntm_lstm"), arrays)])
+    *_, shown, _, memory = images(drawing)
+    assert shown.shape == (12, steps) and len(memory) == 12, "slots 3 to 10, and two on either side"
+    panels = [axes for axes in drawing.axes if axes.lines]
+    assert len(panels) == 6
+    assert [line.get_xdata()[0] for line in panels[0].lines] == [9.5, 17.5, 25.5, 33.5, 41.5, 49.5]
+
+
 def test_the_answer_begins_after_the_last_input():
     episode = CopyTask().draw(1, torch.Generator().manual_seed(0), 5)
     arrays = {"trace_inputs": episode.inputs[0].numpy(), "trace_outputs": np.zeros((12, 9))}
@@ -503,6 +522,7 @@ NOBODY = {"ntm_lstm": [], "lstm": []}
         lambda: answers.repeats(NOBODY, REPEATS),
         lambda: answers.predictions(NOBODY),
         lambda: inside.copying([]),
+        lambda: inside.repeating([]),
         lambda: inside.recalling([]),
         lambda: inside.counting([]),
         lambda: inside.sorting([]),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from attn.data.associative_recall import AssociativeRecallTask
+from attn.data.repeat_copy import RepeatCopyTask
 from attn.experiments.ntm import mechanisms
 from attn.experiments.ntm.workloads import MODELS
 from attn.reproduction.records import Record, pack_arrays
@@ -85,6 +86,77 @@ def test_what_is_read_is_compared_with_what_was_added(keep):
     assert mechanisms.copied_vectors(trace)[1] == 0, "another vector"
     trace["trace_write_weights"] = 0.75 * trace["trace_write_weights"] + 0.25 / N_SLOTS
     assert mechanisms.copied_vectors(trace)[0] == pytest.approx(0.75 + 0.25 / N_SLOTS)
+
+
+# --- repeat copy ---------------------------------------------------------------------------------------------
+
+
+def repeated(read, ahead=0, copy_to=None):
+    """Three vectors come in at slots 2 to 4 and are answered in rounds, while the read head is on the slots `read`."""
+    bits = torch.tensor([[[1.0, 0], [0, 1], [1, 1]]])
+    episode = RepeatCopyTask(n_bits=2).episodes(bits, len(read) // 3)
+    steps = len(episode.inputs[0])
+    slots = [9] * steps
+    slots[5 - ahead : 5 - ahead + len(read)] = read
+    write = one_hot([0, 2, 3, 4, *[8] * (steps - 4)])
+    if copy_to is not None:
+        write[4] = 0.75 * one_hot([copy_to])[0]
+    return {
+        "trace_inputs": episode.inputs[0].numpy(),
+        "trace_outputs": episode.targets[0].numpy(),
+        "trace_read_weights": one_hot(slots),
+        "trace_write_weights": write,
+    }
+
+
+STRAIGHT, BY_WAY = [2, 3, 4] * 3, [2, 3, 4, 5, 3, 4, 5, 3, 4]
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_rounds_that_go_straight_back_are_counted(ahead):
+    found = mechanisms.rounds_of(repeated(STRAIGHT, ahead))
+    assert (found.count, found.move, found.walked, found.found, found.ahead) == (3, 1, 2, (3, 3, 3), ahead)
+    assert (found.straight, found.by_way, found.others, found.rewritten) == (2, 0, (), 0)
+    assert (found.wrong, found.weight) == (0, 1)
+
+
+def test_a_slot_between_the_last_vector_and_the_rest_is_found():
+    found = mechanisms.rounds_of(repeated(BY_WAY, copy_to=5))
+    assert (found.found, found.straight, found.by_way, found.others) == ((3, 2, 2), 0, 2, (5,))
+    assert found.rewritten == 0.75, "the first vector may be there"
+    assert mechanisms.rounds_of(repeated(BY_WAY)).rewritten == 0
+
+
+def test_rounds_of_other_ways_are_neither():
+    lost = [2, 3, 4, 5, 6, 7, 2, 4, 3]  # walks on; then jumps about
+    found = mechanisms.rounds_of(repeated(lost))
+    assert (found.straight, found.by_way, found.found) == (0, 0, (3, 0, 1))
+    elsewhere = [2, 3, 4, 7, 8, 9, 2, 3, 4]  # one jump, but not to the vector that is due
+    assert mechanisms.rounds_of(repeated(elsewhere)).straight == 0
+
+
+def test_wrong_bits_of_all_rounds_are_counted():
+    trace = repeated(STRAIGHT)
+    trace["trace_outputs"] = np.zeros_like(trace["trace_outputs"])
+    assert mechanisms.rounds_of(trace).wrong == 3 * 4, "four ones a round; the end marker is not counted"
+
+
+def test_repeating_is_told_of_the_best_run_and_counted_for_all(keep):
+    rows = [keep(repeated(STRAIGHT), seed=0, cost=2), keep(repeated(BY_WAY, 1, copy_to=5), seed=1, cost=1)]
+    shown, head, one, two = mechanisms.repeating_words(rows)
+    assert shown == (
+        "NTM, LSTM controller, seed 1, shown above: while 3 vectors come in, the write head's main slot moves by +1 in 2 of "
+        "2 steps between them. The read head's main slot a step before a vector is due is the one written to when it came "
+        "in for 3 of 3 vectors of the first round and 4 of 6 of the later ones. Of 2 later rounds 0 have one jump, straight "
+        "from the slot of the last vector to that of the first; 2 have one from a slot where no vector came in (5, written "
+        "to afterwards with a weight of up to 0.75) to that of the vector then due. Wrong bits in the whole answer: 0."
+    )
+    assert head.startswith("All 2 runs: ")
+    assert one == (
+        "NTM, LSTM controller, seed 0: 3 of 3 and 6 of 6 vectors; 2 straight and 0 by way of another slot, of 2; read 1, "
+        "written 0."
+    )
+    assert two.startswith("NTM, LSTM controller, seed 1: 3 of 3 and 4 of 6 vectors; 0 straight and 2 by way")
 
 
 # --- associative recall --------------------------------------------------------------------------------------
@@ -334,17 +406,23 @@ def test_the_table_has_every_run_and_the_summary_counts_them(keep):
 # --- in general ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", ["copying", "recalling", "counting", "sorting"])
+@pytest.mark.parametrize("words", ["copying", "repeating", "recalling", "counting", "sorting"])
 def test_without_records_it_says_so(words):
     assert getattr(mechanisms, f"{words}_words")([]) == ["No records yet."]
 
 
 @pytest.mark.parametrize(
     ("words", "task"),
-    [("copying", "copy"), ("recalling", "associative"), ("counting", "ngrams"), ("sorting", "priority_sort")],
+    [
+        ("copying", "copy"),
+        ("repeating", "repeat_copy"),
+        ("recalling", "associative"),
+        ("counting", "ngrams"),
+        ("sorting", "priority_sort"),
+    ],
 )
 @pytest.mark.parametrize("kind", [kind for kind in MODELS if kind != "lstm"])
 def test_artifacts_of_runs_hold_what_is_counted(keep, words, task, kind):
     said, *more = getattr(mechanisms, f"{words}_words")([keep(outcomes(task)[kind].artifact)])
-    assert said.startswith("Seed 0, shown above: ") and said.endswith(".")
+    assert "eed 0, shown above: " in said and said.endswith(".")
     assert len(more) == (words == "counting") and "nan" not in said

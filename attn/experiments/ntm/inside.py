@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from attn.experiments.ntm.tables import final_cost
 from attn.reproduction.figures import (
@@ -44,7 +45,7 @@ def best(records: Sequence[Record]) -> Record | None:
     return min(records, key=final_cost, default=None)
 
 
-# --- copy and associative recall ----------------------------------------------------------------------------
+# --- copy, repeat copy and associative recall ---------------------------------------------------------------
 
 
 def copying(records: Sequence[Record]) -> Figure | None:
@@ -55,6 +56,22 @@ def copying(records: Sequence[Record]) -> Figure | None:
     arrays = record.artifact()
     drawing, grid = _walk(arrays, record.seed, heads=((0, 0),))
     _dotted(grid[:, :2], [answer_step(arrays)], "the answer begins")
+    return drawing
+
+
+def repeating(records: Sequence[Record]) -> Figure | None:
+    """One sequence copied several times (fig. 9), as `copying`; dotted lines where rounds and the end marker begin.
+
+    The slots shown are those of reading and of writing before the answer: later the write head may spread over all.
+    """
+    record = best(records)
+    if record is None:
+        return None
+    arrays = record.artifact()
+    answer = answer_step(arrays)
+    drawing, grid = _walk(arrays, record.seed, heads=((0, 0),), written=answer)
+    rounds = range(answer, len(arrays["trace_inputs"]), answer - 2)
+    _dotted(grid[:, :2], rounds, "a round begins")
     return drawing
 
 
@@ -86,13 +103,16 @@ def answer_step(arrays: Arrays) -> int:
     return int(np.flatnonzero(arrays["trace_inputs"].any(axis=1))[-1]) + 1
 
 
-def _walk(arrays: Arrays, seed: int, *, heads: Sequence[tuple[int, int]]) -> tuple[Figure, np.ndarray]:
+def _walk(
+    arrays: Arrays, seed: int, *, heads: Sequence[tuple[int, int]], written: int | None = None
+) -> tuple[Figure, np.ndarray]:
     """Time to the right; what comes in and is written at the left, what goes out and is read at the right.
 
     Args:
         arrays: of a record.
         seed: of the run, for the title.
         heads: write and read head of each row of weightings, the first also of the vectors.
+        written: first step whose writing does not tell which slots are in use and how dark its shades are; None for all.
     """
     rows = 2 + len(heads)
     drawing, grid = figure(
@@ -106,7 +126,7 @@ def _walk(arrays: Arrays, seed: int, *, heads: Sequence[tuple[int, int]]) -> tup
     vectors(grid[1][0], arrays["trace_add"][:, writer], "add vectors" + _head(writer, several))
     vectors(grid[1][1], arrays["trace_reads"][:, reader], "read vectors" + _head(reader, several))
     for row, (writer, reader) in zip(grid[2:], heads, strict=True):
-        _weightings(row, arrays, writer, reader, several)
+        _weightings(row, arrays, writer, reader, several, written)
     _scale(grid[0][2], WEIGHTS_MAP, 0)
     _scale(grid[1][2], SIGNED_MAP, -1)
     for panel in grid[-1][:2]:
@@ -114,11 +134,14 @@ def _walk(arrays: Arrays, seed: int, *, heads: Sequence[tuple[int, int]]) -> tup
     return drawing, grid
 
 
-def _weightings(row: Sequence[Axes], arrays: Arrays, writer: int, reader: int, several: bool) -> None:
+def _weightings(
+    row: Sequence[Axes], arrays: Arrays, writer: int, reader: int, several: bool, written: int | None
+) -> None:
     """Where a write and a read head are, and what stands there before the answer."""
     write, read = arrays["trace_write_weights"][:, writer], arrays["trace_read_weights"][:, reader]
-    window, first = used_slots(write, read)
-    _weighting(row[0], write, window, "write weighting" + _head(writer, several), first)
+    window, first = used_slots(write[:written], read)
+    darkest = black(write[:written])
+    _weighting(row[0], write, window, "write weighting" + _head(writer, several), first, darkest)
     _weighting(row[1], read, window, "read weighting" + _head(reader, several), first)
     _memory(row[2], arrays, window, first)
 
@@ -129,6 +152,7 @@ def _memory(axes: Axes, arrays: Arrays, window: Window, first: int) -> None:
     extent = (-0.5, memory.shape[1] - 0.5, first + len(memory) - 0.5, first - 0.5)
     axes.imshow(memory, vmin=-1, vmax=1, cmap=SIGNED_MAP, extent=extent)
     axes.set(xticks=[], xlabel="component")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("memory before\nthe answer", fontsize=8)
 
 
@@ -469,12 +493,15 @@ def black(weights: np.ndarray) -> float:
     return 2 * largest if 0 < largest < _FAINT else 1.0
 
 
-def _weighting(axes: Axes, weights: np.ndarray, window: Window, title: str, first: int) -> None:
+def _weighting(
+    axes: Axes, weights: np.ndarray, window: Window, title: str, first: int, darkest: float | None = None
+) -> None:
     """The slots in use of a weighting [T, N] over time, its shades told where they are not those of the others."""
-    darkest = black(weights)
+    darkest = black(weights) if darkest is None else darkest
     said = f"\n(black: {darkest:.2g} or more)" if darkest < 1 else ""
     weight_map(axes, window(weights), title=title + said, first=first)
     axes.images[0].set_clim(0, darkest)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def used_slots(*weightings: np.ndarray) -> tuple[Window, int]:

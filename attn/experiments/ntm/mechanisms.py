@@ -26,6 +26,7 @@ from attn.experiments.ntm.inside import (
     sort_steps,
 )
 from attn.experiments.ntm.results import NONE, seeds, setting
+from attn.experiments.ntm.runs import LABELS
 from attn.experiments.ntm.tables import final_cost
 from attn.reproduction.grid import Grid, Html, plain
 from attn.reproduction.records import Record
@@ -92,14 +93,25 @@ def copying_counts(arrays: Arrays) -> tuple[int, int, int, int, int]:
 
     A model may read at the step of the answer, or a step ahead, since its controller sees what was read before.
     """
-    answer = answer_step(arrays)
-    count = len(arrays["trace_inputs"]) - answer
-    write = _main(arrays["trace_write_weights"][answer - 1 - count : answer - 1, 0])
-    read = _main(arrays["trace_read_weights"][:, 0])
+    write, read, ahead = copied_slots(arrays)
     move, steps = commonest_move(write, arrays["trace_write_weights"].shape[2])
-    found = [int((read[answer - ahead : answer - ahead + count] == write).sum()) for ahead in (0, 1)]
-    ahead = int(np.argmax(found))
-    return steps, found[ahead], count, move, ahead
+    return steps, int((read == write).sum()), len(write), move, ahead
+
+
+def copied_slots(arrays: Arrays, after: int = 0) -> tuple[np.ndarray, np.ndarray, int]:
+    """Main slots written while vectors come in [L], those read over the answer [rounds, L], and steps read ahead.
+
+    Args:
+        arrays: of a trace in which one step comes before the L vectors and one between them and the answer.
+        after: steps that come after the answered vectors.
+    """
+    answer = answer_step(arrays)
+    write = _main(arrays["trace_write_weights"][1 : answer - 1, 0])
+    steps = len(arrays["trace_inputs"]) - answer - after
+    slots = _main(arrays["trace_read_weights"][:, 0])
+    read = [slots[answer - ahead : answer - ahead + steps].reshape(-1, len(write)) for ahead in (0, 1)]
+    ahead = int(np.argmax([(one == write).sum() for one in read]))
+    return write, read[ahead], ahead
 
 
 def copied_vectors(arrays: Arrays) -> tuple[float, float, float]:
@@ -123,6 +135,98 @@ def copied_vectors(arrays: Arrays) -> tuple[float, float, float]:
 def _unit(vectors: np.ndarray) -> np.ndarray:
     vectors = vectors.astype(float)
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
+# --- repeat copy ---------------------------------------------------------------------------------------------
+
+
+class Rounds(NamedTuple):
+    """How a traced repeat copy goes through its rounds, by main slots."""
+
+    count: int  # vectors
+    move: int  # commonest move of the write head while they come in
+    walked: int  # in how many of count - 1 steps it is made
+    found: tuple[int, ...]  # by round, vectors read where they were written when they came in
+    straight: int  # later rounds with one jump, from the slot of the last vector to that of the first
+    by_way: int  # later rounds with one jump, from a slot where no vector came in to the one of the vector then due
+    others: tuple[int, ...]  # the slots from which `by_way` jumps
+    rewritten: float  # largest weight with which these are written to once the vectors are in; 0 without any
+    wrong: int  # answered bits on the wrong side of one half
+    ahead: int  # steps read ahead
+    weight: float  # least of a main slot over the answer
+
+
+def rounds_of(arrays: Arrays) -> Rounds:
+    """A traced repeat copy. A jump is any other move of the read head than the commonest of the write head."""
+    write, read, ahead = copied_slots(arrays, after=1)
+    n_slots, answer = arrays["trace_write_weights"].shape[2], answer_step(arrays)
+    move, walked = commonest_move(write, n_slots)
+    straight, others = 0, []
+    for before, now in zip(read, read[1:], strict=False):
+        path = np.append(before[-1], now)
+        jumps = np.flatnonzero((np.diff(path) - move) % n_slots)
+        if len(jumps) == 1 and now[jumps[0]] == write[jumps[0]]:
+            start = path[jumps[0]]
+            straight += jumps[0] == 0 and start == write[-1]
+            others += [int(start)] * (start not in write)
+    bits = slice(arrays["trace_inputs"].shape[1] - 2)
+    wanted = np.tile(arrays["trace_inputs"][1 : answer - 1, bits], (len(read), 1)) > 0.5
+    wrong = (arrays["trace_outputs"][answer:-1, bits] > 0.5) != wanted
+    weights = _largest(arrays["trace_read_weights"][answer - ahead : answer - ahead + read.size, 0])
+    found = tuple(int(same) for same in (read == write).sum(axis=1))
+    slots = tuple(dict.fromkeys(others))
+    rewritten = arrays["trace_write_weights"][answer - 1 :, 0, list(slots)].max(initial=0)
+    return Rounds(
+        len(write), move, walked, found, int(straight), len(others), slots, float(rewritten),
+        int(wrong.sum()), ahead, float(weights.min()),
+    )  # fmt: skip
+
+
+def repeating_words(records: Sequence[Record]) -> list[str]:
+    """Whether the read head runs through the same slots in every round, and how it comes back to the first of them."""
+    shown = best(records)
+    if shown is None:
+        return [NONE]
+    lines = [f"{_run(shown)}, shown above: {_repeating(rounds_of(shown.artifact()))}"]
+    if len(records) > 1:
+        lines.append(
+            f"All {len(records)} runs: vectors of the first round and of the later ones that are read where they were "
+            "written; later rounds with one jump straight back, and by way of another slot; least weight of a main slot "
+            "read over the answer; largest weight with which that other slot is written to once the vectors are in."
+        )
+        lines += [f"{_run(record)}: {_repeated(rounds_of(record.artifact()))}." for record in records]
+    return lines
+
+
+def _run(record: Record) -> str:
+    return f"{LABELS[record.data['experiment'].rpartition('/')[2]]}, seed {record.seed}"
+
+
+def _repeating(found: Rounds) -> str:
+    count, later = found.count, len(found.found) - 1
+    when = "a step before a vector is due" if found.ahead else "when a vector is due"
+    way = (
+        f" ({', '.join(map(str, found.others))}, written to afterwards with a weight of up to {found.rewritten:.2g})"
+        if found.others
+        else ""
+    )
+    return (
+        f"while {count} vectors come in, the write head's main slot moves by {found.move:+d} in {found.walked} of "
+        f"{count - 1} steps between them. The read head's main slot {when} is the one written to when it came in for "
+        f"{found.found[0]} of {count} vectors of the first round and {sum(found.found[1:])} of {later * count} of the "
+        f"later ones. Of {later} later rounds {found.straight} have one jump, straight from the slot of the last vector "
+        f"to that of the first; {found.by_way} have one from a slot where no vector came in{way} to that of the vector "
+        f"then due. Wrong bits in the whole answer: {found.wrong}."
+    )
+
+
+def _repeated(found: Rounds) -> str:
+    later = len(found.found) - 1
+    return (
+        f"{found.found[0]} of {found.count} and {sum(found.found[1:])} of {later * found.count} vectors; "
+        f"{found.straight} straight and {found.by_way} by way of another slot, of {later}; read {found.weight:.2g}, "
+        f"written {found.rewritten:.2g}"
+    )
 
 
 # --- associative recall --------------------------------------------------------------------------------------
