@@ -4,7 +4,9 @@ from math import exp
 from pathlib import Path
 
 import pytest
+import torch
 
+from attn.adaptive_span import soft_span_mask
 from attn.experiments.adaptive_span import bursts
 from attn.experiments.adaptive_span.runs import PAPER
 from attn.reproduction.records import Record
@@ -38,6 +40,24 @@ def test_the_derivative_is_that_of_the_equation(score, mask):
         assert found.by_autograd == pytest.approx(exp(score) / (32 * 4))
 
 
+def test_other_keys_on_the_ramp_take_from_the_derivative():
+    """The general equation, of which `hidden_slope` shows the case of one key; two equal keys at half cancel out."""
+    for scores in ([1.0, -2.0, 3.0, 0.5], [0.0, 0.0]):
+        span = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+        s = torch.tensor(scores, dtype=torch.float64)
+        distance = (
+            torch.full_like(s, 16.5) if len(scores) == 2 else torch.tensor([0.2, 5.0, 20.0, 32.0]).double()
+        )
+        masked = soft_span_mask(distance, span, 32) * s.exp()
+        total, weights = masked.sum(), masked / masked.sum()
+        on_ramp = (distance > 0.5).double()
+        for i in range(len(scores)):
+            (slope,) = torch.autograd.grad(weights[i], span, retain_graph=True)
+            rise = on_ramp[i] * s[i].exp() - weights[i] * (on_ramp * s.exp()).sum()
+            assert slope.item() == pytest.approx((rise / total / 32).item(), abs=1e-12)
+            assert len(scores) > 2 or slope.item() == pytest.approx(0, abs=1e-15)
+
+
 def test_runs_with_bursts_are_counted_and_the_one_that_lost_most_is_named():
     records = [
         run("fixed_512", 0, [0.3, 0.4], [4.0, 0.9, 0.8]),
@@ -49,7 +69,10 @@ def test_runs_with_bursts_are_counted_and_the_one_that_lost_most_is_named():
     assert (
         "in 2 of 3 runs with learned spans and in 0 of 1 with fixed ones. The largest was 5.0e+06." in first
     )
-    assert "adaptive span, S = 64, seed 4, ended" in second
+    assert second.startswith(
+        "Of the 2 runs with learned spans and a burst, 1 ended more than 0.05 bits above"
+    )
+    assert "adaptive span, S = 64, seed 4, ended farthest above" in second
     assert "1.50 bits after 800 updates, 0.60 above it. Its largest mean norm, 7.0e+03, is" in second
 
 
@@ -69,8 +92,15 @@ def test_clipping_each_tensor_is_compared_with_clipping_the_whole_gradient():
         "With each tensor clipped by itself, nothing else changed: "
     )
     assert "limit of 512 tokens" in ours
-    assert "2 of 2 runs had a burst, and the worst ended 1.00 bits above its own best" in ours
-    assert "0 of 1 runs had a burst, and the worst ended 0.05 bits above its own best" in undone
+    assert (
+        "2 of 2 runs had a burst (mean norms of up to 5.0e+06), and the worst run ended 1.00 bits above"
+        in ours
+    )
+    assert "0 of 1 runs had a burst, and the worst run ended 0.05 bits above its own best" in undone
+    assert "Spoiled are 1 of 2 runs and 0 of 1" in undone and undone.endswith("a probability of 0.67.")
+    five = [whole[0], *(run("adaptive_512", seed, [0.3, 0.4], [4.0, 0.9, 0.8]) for seed in range(1, 5))]
+    assert bursts.clip_words(five, five[1:] + each).endswith("with a probability of 0.50.")
+    assert "chance" not in bursts.clip_words(whole[1:], each)
 
 
 def test_runs_that_a_burst_spoiled_ended_by_more_than_the_margin_above_their_best():

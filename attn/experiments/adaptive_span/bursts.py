@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import comb, exp
 from typing import Any, NamedTuple
 
 import torch
@@ -26,10 +26,11 @@ class Slope(NamedTuple):
 
 
 def hidden_slope(score: float, *, mask: float = 0.0, n_visible: int = 4, ramp_size: int = 32) -> Slope:
-    """One key at the far end of the ramp, beside visible keys of score 0, in double precision.
+    """One key alone on the ramp, beside visible keys of score 0, in double precision.
 
-    By the formula: with a the weight, da/dz = (1 - a) e^s / (R sum of m e^s). Where m is 0 that is the derivative to the
-    right, which `torch.clamp` has there.
+    By the formula: with a the weight, da/dz = (1 - a) e^s / (R sum of m e^s); each other key on the ramp would take a
+    times its own e^s / (R sum of m e^s) from that. Where m is 0 it is the derivative to the right, which `torch.clamp`
+    has there.
 
     Args:
         score: s of the key on the ramp.
@@ -62,11 +63,13 @@ def burst_words(records: Sequence[Record]) -> list[str]:
         f"times what it is clipped to in {counts['learned']} runs with learned spans and in {counts['fixed']} with "
         f"fixed ones. The largest was {largest:.1e}."
     ]
-    hurt = max(filter(_has_burst, kinds["learned"]), key=_lost, default=None)
-    if hurt is not None:
+    burst_runs = [record for record in kinds["learned"] if _has_burst(record)]
+    if burst_runs:
+        hurt = max(burst_runs, key=_lost)
         burst, last = _largest(hurt), hurt.history[-1]
         lines.append(
-            f"Of these runs, the {_named(hurt)}, ended farthest above its own best evaluation: "
+            f"Of the {len(burst_runs)} runs with learned spans and a burst, {len(ruined(burst_runs))} ended more than "
+            f"{_margin(hurt):g} bits above its own best evaluation. The {_named(hurt)}, ended farthest above: "
             f"{last['bits_per_token']:.2f} bits after {last['step']:,} updates, {_lost(hurt):.2f} above it. Its largest "
             f"mean norm, {burst['grad_norm']:.1e}, is that of the evaluation at {burst['step']:,}."
         )
@@ -94,14 +97,32 @@ def clip_words(whole: Sequence[Record], each: Sequence[Record]) -> str:
     if not whole or not each:
         return "The same model with each tensor clipped by itself: no records yet."
     sides = [
-        f"{sum(map(_has_burst, rows))} of {len(rows)} runs had a burst, and the worst ended "
+        f"{sum(map(_has_burst, rows))} of {len(rows)} runs had a burst{_up_to(rows)}, and the worst run ended "
         f"{max(map(_lost, rows)):.2f} bits above its own best evaluation"
         for rows in (whole, each)
     ]
     limit = whole[0].data["config"]["model"]["max_span"]
     return (
         f"Spans of a limit of {limit} tokens, with the norm of the whole gradient clipped: {sides[0]}. With each tensor "
-        f"clipped by itself, nothing else changed: {sides[1]}."
+        f"clipped by itself, nothing else changed: {sides[1]}.{_chance(whole, each)}"
+    )
+
+
+def _up_to(rows: Sequence[Record]) -> str:
+    norms = [_largest(record)["grad_norm"] for record in rows if _has_burst(record)]
+    return f" (mean norms of up to {max(norms):.1e})" if norms else ""
+
+
+def _chance(whole: Sequence[Record], each: Sequence[Record]) -> str:
+    """How often chance would put as many of all spoiled runs among the first ones, in a sentence; "" without any."""
+    counts = [len(ruined(rows)) for rows in (whole, each)]
+    n, spoiled, total = len(whole), sum(counts), len(whole) + len(each)
+    if not spoiled:
+        return ""
+    ways = sum(comb(spoiled, k) * comb(total - spoiled, n - k) for k in range(counts[0], min(spoiled, n) + 1))
+    return (
+        f" Spoiled are {counts[0]} of {n} runs and {counts[1]} of {len(each)}: if clipping made no difference, chance "
+        f"would put so many or more of them on the first side with a probability of {ways / comb(total, n):.2f}."
     )
 
 

@@ -54,7 +54,10 @@ def soft_and_hard(*, n_keys: int = 12, ramp_size: int = 4, head_dim: int = 4, se
 
 @torch.no_grad()
 def small_maps(*, length: int = 12, seed: int = 2) -> Mapping[str, np.ndarray]:
-    """Attention weights of one untrained layer on a block of tokens, by kind of span [T, T] (its widest head)."""
+    """Attention weights of the first head of an untrained layer on a block of tokens, by kind of span [T, T].
+
+    Of the dynamic span, v is made larger and b is raised, so that the width of the band shows on so few tokens.
+    """
     found = {}
     for span in ("fixed", "adaptive", "dynamic"):
         torch.manual_seed(seed)
@@ -68,14 +71,31 @@ def small_maps(*, length: int = 12, seed: int = 2) -> Mapping[str, np.ndarray]:
     return found
 
 
-@torch.no_grad()
-def zeros_take(*, max_span: int = 64, d_model: int = 16, seed: int = 1) -> float:
-    """Share of its weight that the first token of a text gives to a cache of zeros, a fixed span, untrained layer.
+class Zeros(NamedTuple):
+    """What a cache of zeros takes from the last token of the block that follows it."""
 
-    The token has nothing to attend to, so that without such a cache its attention is 0.
-    """
+    weight: float  # share of the token's weight, mean over heads
+    equal: float  # the share of zeros among all places that it sees
+
+
+@torch.no_grad()
+def zeros_take(*, max_span: int = 64, d_model: int = 16, length: int = 8, seed: int = 1) -> Zeros:
+    """Weight on a cache of zeros at the end of the first block of `length` tokens: a fixed span, an untrained layer."""
     torch.manual_seed(seed)
     positions = RelativePositions(head_dim=d_model // 2, max_span=max_span)
     layer = SpanAttention(d_model=d_model, n_heads=2, positions=positions, span="fixed")
-    weights, _ = layer.attention_maps(torch.randn(1, 8, d_model), torch.zeros(1, max_span, d_model))
-    return float(weights[..., -1, :max_span].sum(-1).mean())
+    weights, _ = layer.attention_maps(torch.randn(1, length, d_model), torch.zeros(1, max_span, d_model))
+    return Zeros(
+        weight=float(weights[..., -1, :max_span].sum(-1).mean()),
+        equal=max(0, max_span - (length - 1)) / max_span,
+    )
+
+
+def zeros_take_words() -> str:
+    """The same in a sentence."""
+    length, max_span = 8, 64
+    found = zeros_take(max_span=max_span, length=length)
+    return (
+        f"In an untrained layer with a span of {max_span}, the last token of a first block of {length} gives zeros "
+        f"{found.weight:.2f} of its weight; equal weight on all that it sees would give them {found.equal:.2f}."
+    )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from math import log
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Any
 
-import numpy as np
 import torch
 
 from attn.data.language_text import GENERATED
 from attn.data.text import LETTERS
 from attn.experiments.adaptive_span.bursts import ruined, ruined_words
-from attn.experiments.adaptive_span.claims import FAMILIES, context_worth
-from attn.experiments.adaptive_span.copies import CopiesConfig
-from attn.experiments.adaptive_span.figures import KIND_LABELS, best, by_kind_and_limit, fastest, on_marked
+from attn.experiments.adaptive_span.claims import FAMILIES, Family, context_worth
+from attn.experiments.adaptive_span.figures import KIND_LABELS, by_kind_and_limit
+from attn.experiments.adaptive_span.looks import STARTS, copies_config, less, spread
 from attn.experiments.adaptive_span.runs import (
     KINDS,
     PAPER,
@@ -23,11 +23,10 @@ from attn.experiments.adaptive_span.runs import (
     TASKS,
     budgets,
     label,
-    model_label,
     names,
     span_config,
 )
-from attn.experiments.adaptive_span.speed import layer_words, rewriting_words
+from attn.experiments.adaptive_span.speed import layer_span, layer_words, rewriting_words, rule_ratio
 from attn.experiments.adaptive_span.tables import (
     VOCABULARY,
     flops_findings,
@@ -37,17 +36,17 @@ from attn.experiments.adaptive_span.tables import (
     shares_findings,
 )
 from attn.experiments.adaptive_span.texts import Reads, texts_table
+from attn.reproduction.claims import t_interval
 from attn.reproduction.experiment import BOOK_PROFILE
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import BLANK, Grid, Html, plain
 from attn.reproduction.records import Record
-from attn.reproduction.speed import Speed
-from attn.reproduction.speed_words import Figure, missed_words
+from attn.reproduction.speed import HEAPS, Speed, joined, of_benchmark
+from attn.reproduction.speed_words import EVALUATION, Figure, missed_words, variant
 
 Records = Sequence[Record]
 TRANSFORMER_XL, SHAW = "transformerxl2019", "shaw2018relative"  # papers that the chapter reads facts of
 _PLURALS = {"fixed": "fixed spans", "adaptive": "adaptive spans that start at 0"}
-_STARTS = {"adaptive": "from 0", "from_max": "from the maximum"}
 _NONE = Html('<p class="attn-note">no records yet</p>', "no records yet")
 
 
@@ -130,36 +129,42 @@ def layers_words() -> list[str]:
 
 
 def saved_table(records: Records) -> Html:
-    """Operations that adaptive spans save, and time that they save, both against the fixed span of the same limit."""
+    """Operations that adaptive spans save by the rule, against the fixed span of the same limit."""
     found = by_kind_and_limit(records)
     if not found:
         return _NONE
-    grid = Grid(
-        plain(
-            "Operations saved (means over seeds) and time saved in training (fastest seeds), against a fixed span of "
-            "the same limit"
-        ),
-        ["Limit S", "Spans", "Mean span", "Multiply-adds a token", "Tokens a second", "Operations saved", "Time saved"],
-    )  # fmt: skip
+    title = "Operations by the rule, and those saved against a fixed span of the same limit; means over seeds"
+    grid = Grid(plain(title), ["Limit S", "Spans", "Mean span", "Multiply-adds a token", "Saved"])
     for limit in sorted({limit for rows in found.values() for limit in rows}):
         rows = {kind: by_limit[limit] for kind, by_limit in found.items() if limit in by_limit}
         for index, (kind, runs) in enumerate(rows.items()):
-            saved = _saved(runs, rows["fixed"]) if kind != "fixed" and "fixed" in rows else ("", "")
-            cells = [
-                KIND_LABELS[kind], f"{_mean(runs, 'mean_span'):.0f}", f"{_mean(runs, 'flops') / 1e6:.3g}M",
-                f"{_speed(runs):,.0f}", *saved,
-            ]  # fmt: skip
+            operations = _mean(runs, "flops")
+            is_saved = kind != "fixed" and "fixed" in rows
+            saved = f"{1 - operations / _mean(rows['fixed'], 'flops'):.0%}" if is_saved else ""
+            cells = [KIND_LABELS[kind], f"{_mean(runs, 'mean_span'):.0f}", f"{operations / 1e6:.3g}M", saved]
             grid.add([None if index else plain(limit), *map(plain, cells)])
-    grid.notes = [
-        plain("Tokens a second are of whole runs, those of each model's fastest seed: other programs use the same "
-              "processor, and slow seeds of equal work apart, by up to several times.")
-    ]  # fmt: skip
     return grid.render()
 
 
-def _saved(runs: Records, fixed: Records) -> tuple[str, str]:
-    operations = 1 - _mean(runs, "flops") / _mean(fixed, "flops")
-    return f"{operations:.0%}", f"{1 - _speed(fixed) / _speed(runs):.0%}"
+def clock_table(found: Sequence[Speed]) -> Html:
+    """What fixed spans cost more than learned ones in the benchmark's layer: by the rule, and by the clock."""
+    return joined(map(_clock_table, of_benchmark(found, "adaptive_span")))
+
+
+def _clock_table(result: Speed) -> Html:
+    times = {(row["name"], row["heap"]): variant(row, "fixed span")["ratio"] for row in result.data["rows"]}
+    passes = {"training": "", "evaluation": EVALUATION}
+    grid = Grid(
+        plain("How many times the cost of learned spans a layer with fixed spans has: operations and time"),
+        ["Limit S", "Mean learned span", "Operations, by the rule",
+         *(f"Time, {name}, {heap} heap" for name in passes for heap in HEAPS)],
+    )  # fmt: skip
+    for name in dict.fromkeys(name.removesuffix(EVALUATION) for name, _ in times):
+        limit = int(name.removeprefix("limit "))
+        places = [(name + end, heap) for end in passes.values() for heap in HEAPS]
+        ratios = [f"{times[place]:.2f}" if place in times else BLANK for place in places]
+        grid.add(list(map(plain, [limit, f"{layer_span(limit):.0f}", f"{rule_ratio(limit):.2f}", *ratios])))
+    return grid.render()
 
 
 def cache_table(runs: Mapping[str, Records]) -> Html:
@@ -175,7 +180,7 @@ def cache_table(runs: Mapping[str, Records]) -> Html:
                 ["Model", "In order, with the cache", "In the rows of training", "Without a cache"])  # fmt: skip
     for name, records in there.items():
         metrics = ("valid_bits", "valid_bits_as_trained", "valid_bits_without_cache")
-        grid.add([plain(name), *(plain(_spread(records, metric)) for metric in metrics)])
+        grid.add([plain(name), *(plain(spread(records, metric)) for metric in metrics)])
     return grid.render()
 
 
@@ -191,40 +196,13 @@ def runs_table(records: Records) -> Html:
     for limit in sorted({limit for rows in found.values() for limit in rows}):
         rows = {kind: by_limit[limit] for kind, by_limit in found.items() if limit in by_limit}
         for index, (kind, runs) in enumerate(rows.items()):
-            cells = [KIND_LABELS[kind], _spread(runs, "mean_span", 0), _spread(runs, "longest_span", 0),
-                     _spread(runs, "valid_bits"), f"{_median(runs):.3f}", _spread(runs, "test_bits"),
+            cells = [KIND_LABELS[kind], spread(runs, "mean_span", 0), spread(runs, "longest_span", 0),
+                     spread(runs, "valid_bits"), f"{_median(runs):.3f}", spread(runs, "test_bits"),
                      str(len(runs))]  # fmt: skip
             grid.add([None if index else plain(limit), *map(plain, cells)])
     if ruined(records):
         grid.notes = [plain(ruined_words(records))]
     return grid.render()
-
-
-def near_and_far(records: Records) -> str:
-    """How far the nearest and the farthest looking head of a trained model look, and how far it pays to, in words."""
-    record = best(records)
-    if record is None:
-        return "No records yet."
-    means = record.artifact()["attention_distance"]
-    low, high = (np.unravel_index(at, means.shape) for at in (means.argmin(), means.argmax()))
-    limit = record.data["config"]["model"]["max_span"]
-    return (
-        f"With a fixed span of {limit} tokens (seed {record.seed}), the nearest looking head, {_place(low)}, looks "
-        f"{means[low]:.0f} tokens back on average, the farthest looking one, {_place(high)}, {means[high]:.0f}; equal "
-        f"weight on all would give {(limit + 1) / 2:.0f}.{_useful(record)}"
-    )
-
-
-def _useful(record: Record) -> str:
-    """On a text where that is known, how far back a letter lies at most that helps."""
-    config = record.data["config"]
-    if config["text"]["corpus"] != GENERATED:
-        return ""
-    return f" The farthest letter that helps lies {_copies().reach} tokens back."
-
-
-def _place(at: tuple[int, ...]) -> str:
-    return f"head {at[1] + 1} of layer {at[0] + 1}"
 
 
 def span_words(records: Records) -> str:
@@ -233,12 +211,12 @@ def span_words(records: Records) -> str:
     parts = []
     for kind in ("adaptive", "from_max"):
         for limit, runs in found.get(kind, {}).items():
-            parts.append(f"{_mean(runs, 'mean_span'):.0f} of {limit} ({_STARTS[kind]})")
+            parts.append(f"{_mean(runs, 'mean_span'):.0f} of {limit} ({STARTS[kind]})")
     return f"Mean spans, ramp included: {', '.join(parts)}." if parts else "No records yet."
 
 
 def control_words(task: str, records: Records) -> str:
-    """What context is worth on a family's text at this budget, in a sentence: the control of its claims.
+    """What context is worth on a family's text, and whether claims are judged there, in sentences: their control.
 
     Args:
         task: "limit" or "copies".
@@ -251,37 +229,39 @@ def control_words(task: str, records: Records) -> str:
     needed = {family.experiment(name) for name in (family.short, family.fixed[-1])}
     worth = [context_worth(family)(runs) for runs in by_seed.values() if needed <= set(runs)]
     if not worth:
-        return "No records yet."
+        return f"{family.text.capitalize()}: no records of the control yet."
     gains = ", ".join(f"{gain:+.3f}" for gain in worth)
+    short, large = (span_config(task, budgets(task)[BOOK_PROFILE], name).model.max_span
+                    for name in (family.short, family.fixed[-1]))  # fmt: skip
+    return (
+        f"{family.text.capitalize()}: a fixed span of {large} tokens costs {less(fmean(worth))} than one of {short} "
+        f"(gains by seed: {gains}). {_judged(family, worth)}"
+    )
+
+
+def _judged(family: Family, worth: Sequence[float]) -> str:
+    """Whether claims are judged on a text, by what context is worth there [seeds], in a sentence."""
     least = load_papers()[PAPER].margins[family.margin]["value"]
+    if len(worth) < 2:
+        return f"Whether that is more than {least:g} beyond chance one seed cannot tell."
+    if t_interval([gain - least for gain in worth])[0] > 0:
+        return (
+            f"That is a gain of more than {least:g}, beyond chance: context pays at this budget, and claims can be "
+            "judged on this text."
+        )
     return (
-        f"The control: the {model_label(family.fixed[-1])}, costs {_less(fmean(worth))} than a fixed span of 32 tokens "
-        f"(gains by seed: {gains}). Claims on this text are judged where that is more than {least:g}, beyond chance."
+        f"That is no gain of more than {least:g}, beyond chance: context does not show to pay at this budget, so that "
+        "no claim is judged on this text."
     )
 
 
-def _less(gain: float) -> str:
-    return f"{abs(gain):.3f} bits {'less' if gain >= 0 else 'more'}"
-
-
-def copies_heads_words(records: Records) -> str:
-    """How much of the weight of each layer, and of each head, lies where copies are, in the best run, in sentences."""
-    record = best(records)
-    if record is None:
-        return "No records yet."
-    held = on_marked(record, copy_distances())  # [layers, H]
-    reach = record.artifact()["attention_by_distance"].shape[-1]
-    n_marked = sum(distance <= reach for distance in copy_distances())
-    found = ", ".join(
-        f"{layer.mean():.0%} in layer {i} ({layer.min():.0%} to {layer.max():.0%} by head)"
-        for i, layer in enumerate(held, 1)
-    )
-    return (
-        f"Shown is seed {record.seed}, the one that ends at the fewest bits. The {n_marked} marked distances get "
-        f"{found} of the weight; equal weight on all {reach} would give {n_marked / reach:.1%}. The head that stands on "
-        f"them most is {_place(np.unravel_index(held.argmax(), held.shape))}, the one that does least "
-        f"{_place(np.unravel_index(held.argmin(), held.shape))}."
-    )
+def limit_words() -> str:
+    """Which number table 3's limit is, by profile, in a sentence."""
+    limits = [
+        f"{span_config('limit', budget, 'adaptive_whole').model.max_span:,} at {profile}"
+        for profile, budget in budgets("limit").items()
+    ]
+    return f"In tests on {FAMILIES[0].text}, table 3's limit is S = {', '.join(limits)}."
 
 
 def cache_words(records: Records) -> list[str]:
@@ -289,14 +269,14 @@ def cache_words(records: Records) -> list[str]:
     if not records:
         return ["No records yet."]
     config = records[0].data["config"]
-    updates, ramp = config["training"]["max_steps"], config["model"]["ramp_size"]
+    updates = config["training"]["max_steps"]
     updates_a_pass = (config["text"]["train_size"] // config["n_rows"] - 1) // config["block"]
     return [
         *_row_starts_words(records),
         f"In training the cache was empty in {-(-updates // updates_a_pass)} of {updates:,} updates, at the start of "
         "each pass over the text.",
-        f"Without a cache this model costs {_mean(records, 'valid_bits_without_cache'):.3f} bits, though whoever sees "
-        f"no more than the last {ramp} characters need not pay more than {_copies().source.entropy_rate(ramp):.3f}.",
+        f"Without a cache this model costs {_mean(records, 'valid_bits_without_cache'):.3f} bits; the best possible "
+        f"model, reading blocks of {config['block']} alone, would pay about {block_floor(config['block']):.2f}.",
     ]
 
 
@@ -328,10 +308,19 @@ def missing_context() -> float:
 
     Characters with fewer before them than the optimum is known for are counted as if they had so many.
     """
-    config = _copies()
+    config = copies_config()
     source = config.source
     seen = (max(place, source.least_context) for place in range(config.reach + 1))
     return sum(source.entropy_rate(context) - source.entropy_rate() for context in seen)
+
+
+def block_floor(block: int) -> float:
+    """Least bits a character of generated text that is read in blocks, each without what came before.
+
+    Characters with fewer before them than the optimum is known for are counted as if they had so many.
+    """
+    source = copies_config().source
+    return fmean(source.entropy_rate(max(place, source.least_context)) for place in range(1, block + 1))
 
 
 def zeros_words(ours: Records, zeros: Records) -> str:
@@ -339,9 +328,9 @@ def zeros_words(ours: Records, zeros: Records) -> str:
     if not ours or not zeros:
         return "No records yet."
     return (
-        f"Validation bits {_spread(ours, 'valid_bits')} without a cache before the text, "
-        f"{_spread(zeros, 'valid_bits')} with zeros there; mean span {_spread(ours, 'mean_span', 0)} and "
-        f"{_spread(zeros, 'mean_span', 0)}."
+        f"Validation bits {spread(ours, 'valid_bits')} without a cache before the text, "
+        f"{spread(zeros, 'valid_bits')} with zeros there; mean span {spread(ours, 'mean_span', 0)} and "
+        f"{spread(zeros, 'mean_span', 0)}."
     )
 
 
@@ -351,16 +340,6 @@ def _mean(records: Records, metric: str) -> float:
 
 def _median(records: Records, metric: str = "valid_bits") -> float:
     return median(record.metric(metric) for record in records)
-
-
-def _speed(records: Records) -> float:
-    return fastest(records).data["run"]["units_per_second"]
-
-
-def _spread(records: Records, metric: str, digits: int = 3) -> str:
-    values = [record.metric(metric) for record in records]
-    more = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{more}"
 
 
 def compared(task: str) -> list[str]:
@@ -385,11 +364,29 @@ def baseline_table(task: str, records: Mapping[str, Records]) -> Html:
     for name, runs in records.items():
         if runs:
             cells = [
-                label(task, name), _spread(runs, "mean_span", 0), f"{runs[0].data['run']['parameters']:,}",
-                _operations(_mean(runs, "flops")), _spread(runs, "valid_bits"), _spread(runs, "test_bits"), len(runs),
+                label(task, name), spread(runs, "mean_span", 0), f"{runs[0].data['run']['parameters']:,}",
+                _operations(_mean(runs, "flops")), spread(runs, "valid_bits"), spread(runs, "test_bits"), len(runs),
             ]  # fmt: skip
             grid.add(list(map(plain, cells)))
     return grid.render() if grid.rows else _NONE
+
+
+def baseline_tables(records: Mapping[str, Mapping[str, Records]], command: Callable[..., str]) -> Html:
+    """The table of each task that has records, and for the others one sentence with the commands that make them.
+
+    Args:
+        records: by task, then by model.
+        command: (task=...) -> the command.
+    """
+    tables = [baseline_table(task, runs) for task, runs in records.items() if any(runs.values())]
+    missing = [command(task=task) for task, runs in records.items() if not any(runs.values())]
+    if missing:
+        said = f"No records yet of {'one' if tables else 'any'} of them; these make them:"
+        if len(missing) == 1:
+            said = "Of the other table's models there are no records yet; this makes them:"
+        codes = ", ".join(f"<code>{escape(one)}</code>" for one in missing)
+        tables.append(Html(f'<p class="attn-note">{said} {codes}</p>', f"{said} {', '.join(missing)}"))
+    return Html("".join(table.html for table in tables), "\n\n".join(table.text for table in tables))
 
 
 def tried_words() -> list[str]:
@@ -399,13 +396,13 @@ def tried_words() -> list[str]:
     models = tried["models"]
     short, long, adaptive = (models[name] for name in ("fixed_32", "fixed_512", "adaptive_512_from_max"))
     gain = fmean(short["valid_bits"]) - fmean(long["valid_bits"])
-    floor = _copies().source.entropy_rate(2 * 512)
+    floor = copies_config().source.entropy_rate(2 * 512)
     missed = sum(bits > (fmean(short["test_bits"]) + floor) / 2 for bits in long["test_bits"])
     spans = fmean(models["adaptive_512"]["mean_span"])
     return [
         f"The generated text was first trained on for {tried['max_steps']:,} updates in place of {updates:,} (records "
         f"at commit {tried['commit']}, {len(long['valid_bits'])} seeds).",
-        f"There a fixed span of 512 tokens cost {_less(gain)} than one of 32 on {tried['valid_size']:,} validation "
+        f"There a fixed span of 512 tokens cost {less(gain)} than one of 32 on {tried['valid_size']:,} validation "
         f"characters, and on test text {missed} of its {len(long['test_bits'])} seeds ended nearer to the cost of 32 "
         "tokens than to the least possible.",
         f"Spans of a limit of 512 ended at {spans:.0f} tokens on average from 0, and at "
@@ -419,8 +416,8 @@ def rate_words(slow: Records, fast: Records) -> str:
         return "The paper's learning rate with a short warm-up: no records yet."
     rates = [records[0].data["config"]["training"]["lr"] for records in (slow, fast)]
     return (
-        f"At the paper's learning rate of {rates[1]:g} the adaptive model ends at {_spread(fast, 'valid_bits')} "
-        f"validation bits, at the rate of {rates[0]:g} that is used here at {_spread(slow, 'valid_bits')}."
+        f"At the paper's learning rate of {rates[1]:g} the adaptive model ends at {spread(fast, 'valid_bits')} "
+        f"validation bits, at the rate of {rates[0]:g} that is used here at {spread(slow, 'valid_bits')}."
     )
 
 
@@ -465,12 +462,6 @@ def data_table() -> Html:
     return texts_table([Reads(task, budgets(task)) for task in TASKS])
 
 
-def copy_distances() -> list[int]:
-    """How many tokens back the next letter of a copy lies, on the generated text."""
-    source = _copies().source
-    return [blocks * source.block_length - 1 for blocks in source.distances]
-
-
 def copy_floor(profile: str = BOOK_PROFILE) -> list[tuple[int, float]]:
     """Limits of the generated text's models, and the least bits with all in sight that layers on layers can see.
 
@@ -479,12 +470,7 @@ def copy_floor(profile: str = BOOK_PROFILE) -> list[tuple[int, float]]:
     budget = budgets("copies")[profile]
     models = [span_config("copies", budget, name).model for name in budget["models"]]
     reach = {model.max_span: model.n_layers * model.max_span for model in models}
-    return [(limit, _copies().source.entropy_rate(reach[limit])) for limit in sorted(reach)]
-
-
-def _copies() -> CopiesConfig:
-    budget = budgets("copies")["cpu"]
-    return span_config("copies", budget, next(iter(budget["models"])))
+    return [(limit, copies_config().source.entropy_rate(reach[limit])) for limit in sorted(reach)]
 
 
 def symbols(record: Record | None) -> list[str]:
@@ -493,7 +479,7 @@ def symbols(record: Record | None) -> list[str]:
         return []
     text = record.data["config"]["text"]
     if text["corpus"] == GENERATED:
-        source = _copies().source
+        source = copies_config().source
         ids = range(source.vocab_size)
         return [source.decode(torch.tensor([index])) for index in ids]
     if text["representation"] == LETTERS:
@@ -503,25 +489,29 @@ def symbols(record: Record | None) -> list[str]:
 
 def context_words(records: Records) -> str:
     """What context is worth to fixed and to adaptive spans, and where spans end, in sentences."""
-    gains = gains_words(records)
-    return f"{gains} {span_words(records)}" if gains else "No records yet."
+    return f"{gains_words(records)} {span_words(records)}".strip()
 
 
 def gains_words(records: Records) -> str:
-    """What the largest limit gains on the smallest, in means and in medians, in sentences; "" without two limits."""
+    """What the largest limit of both kinds gains on the smallest, in means and in medians, in sentences.
+
+    "" without fixed and adaptive spans of the same two limits: spans of other limits are not compared.
+    """
     found = by_kind_and_limit(records)
+    kinds = [found.get(kind, {}) for kind in _PLURALS]
+    both = set(kinds[0]) & set(kinds[1])
+    if len(both) < 2:
+        return ""
+    small, large = min(both), max(both)
     lines = []
-    for kind in ("fixed", "adaptive"):
-        rows = found.get(kind, {})
-        if len(rows) > 1:
-            small, large = min(rows), max(rows)
-            first, last = rows[small], rows[large]
-            in_mean = _gain(_mean(first, "valid_bits") - _mean(last, "valid_bits"))
-            in_median = _gain(_median(first) - _median(last))
-            lines.append(
-                f"From S = {small} to {large}, {_PLURALS[kind]} {in_mean} in the mean and {in_median} in the median."
-                f"{_without_ruined(first, last)}"
-            )
+    for rows, name in zip(kinds, _PLURALS.values(), strict=True):
+        first, last = rows[small], rows[large]
+        in_mean = _gain(_mean(first, "valid_bits") - _mean(last, "valid_bits"))
+        in_median = _gain(_median(first) - _median(last))
+        lines.append(
+            f"From S = {small} to {large}, {name} {in_mean} in the mean and {in_median} in the median."
+            f"{_without_ruined(first, last)}"
+        )
     return " ".join(lines)
 
 

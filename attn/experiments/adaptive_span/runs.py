@@ -41,6 +41,7 @@ _MORE = {
     "per_tensor": ", each tensor clipped by itself",
     "from_max_per_tensor": ", from the maximum, each tensor clipped by itself",
 }
+_REPOSITORYS = "eight_layers"  # a model that the paper does not have
 _SIZES = ("small", "large")  # models of tables 1 and 2; with fixed spans, their baselines
 _TEXTS = {
     "text8": "27 characters",
@@ -109,21 +110,27 @@ def _experiment(task: str, name: str) -> Experiment:
         configs={profile: span_config(task, budget, name) for profile, budget in there.items()},
         seeds={profile: budget["seeds"] for profile, budget in there.items()},
         build=build_copies if task == "copies" else build_text,
-        share=_share,
+        share=lambda config: _share(name, config),
     )
 
 
-def _share(config: SpanTextConfig) -> str:
-    """Symbols seen beside the paper's, and the limit."""
+def _share(name: str, config: SpanTextConfig) -> str:
+    """Symbols seen beside those of the print, on which text, and the limit."""
     training, model = config.training, config.model
     seen = training.max_steps * training.batch_size
     size = f"{model.n_layers} layers of width {model.d_model}, S = {model.max_span}"
     if config.text.corpus == GENERATED:
         return f"{seen:,} characters of generated text; {size}"
-    whole = budgets("text8")["paper"]
-    run, steps = whole["run"], whole["training"]["max_steps"]
-    paper = run["n_rows"] * run["block"] * steps
-    return f"{seen:,} symbols, {seen / paper:.2g} of the small model's in the paper; {size}"
+    if name == _REPOSITORYS:
+        whole, whose = span_config("enwik8", budgets("enwik8")["paper"], name), "the repository's"
+    else:
+        whole, whose = (
+            span_config("text8", budgets("text8")["paper"], "small"),
+            "the small model's in the paper",
+        )
+    paper = whole.training.max_steps * whole.training.batch_size
+    text = f"{config.text.corpus} ({config.text.representation})"
+    return f"{seen:,} symbols, {seen / paper:.2g} of {whose}, of {text}; {size}"
 
 
 EXPERIMENTS = tuple(_experiment(task, name) for task in TASKS for name in names(task))

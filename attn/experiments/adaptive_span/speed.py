@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from statistics import fmean
 
+from attn.adaptive_span import flops_per_step
+
 D_MODEL, N_HEADS = 512, 8
 BATCH_SIZE, BLOCK = 2, 256  # sequences, and tokens of each that a call reads
 SPANS = (32, 32, 32, 32, 64, 128, 256, 896)  # of the heads in tokens, with the ramp
@@ -19,6 +21,19 @@ def layer_words() -> str:
         f"spans are no model's: they are made up, in the manner of the paper's figure 4, as {spans} tokens with the "
         f"ramp, {fmean(SPANS):.0f} on average where the limit allows them all. Other spans would give other ratios."
     )
+
+
+def layer_span(limit: int) -> float:
+    """Mean of the layer's learned spans, with the ramp, as far as a limit allows them; all in tokens."""
+    return fmean(min(span, limit) for span in SPANS)
+
+
+def rule_ratio(limit: int) -> float:
+    """Operations of the layer with fixed spans over those with learned ones, by the rule for attention alone."""
+    fixed, learned = (
+        flops_per_step(n_layers=1, d_model=D_MODEL, span=span) for span in (limit, layer_span(limit))
+    )
+    return fixed / learned
 
 
 def rewriting_words() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from attn.adaptive_span import flops_per_step, reported_span
-from attn.experiments.adaptive_span.runs import LIMITS, PAPER, TABLE_ROWS, budgets, span_config
+from attn.experiments.adaptive_span.runs import PAPER, TABLE_ROWS, budgets, span_config
 from attn.experiments.adaptive_span.workloads import SpanModelConfig
 from attn.reproduction.experiment import Exact, Measured, TableView
 from attn.reproduction.facts import load_papers
@@ -164,15 +164,7 @@ def shares_findings() -> list[Mapping[str, Any]]:
     ]
 
 
-def _limits(kind: str) -> list[int]:
-    budget = budgets("limit")["paper"]
-    names = [f"{kind}_{limit}" for limit in LIMITS if f"{kind}_{limit}" in budget["models"]]
-    return [span_config("limit", budget, name).model.max_span for name in names]
-
-
 _FIG3 = {
-    "span limits named in the text": lambda: ", ".join(map(str, _limits("adaptive"))),
-    "fixed-span model not trained at S (memory)": lambda: max(set(_limits("adaptive")) - set(_limits("fixed"))),
     "largest reduction of inference FLOPs by adaptive spans, percent": saving,
     "feed-forward share of FLOPs, fixed S=256, percent": lambda: shares(256)[0],
     "attention share of FLOPs, fixed S=8192, percent": lambda: shares(8192)[1],
@@ -208,17 +200,14 @@ _FIG4_MEASURED = {
 
 
 def _fig4(row: Row, record: Record) -> float | None:
-    settings = record.data["config"]["model"]
-    zero = torch.zeros(1)
-    shortest = float(reported_span(zero, settings["ramp_size"], settings["max_span"]))
-    if row["row"].startswith("minimum possible span"):
-        return shortest
     spans = record.artifact()["spans"]
     if row["row"] == "heads in high layers":
         return float(spans[-(len(spans) // 2) :].max())
     if row["row"] == "trend":
         return rises(spans)
-    return short_layers(spans, shortest)
+    settings = record.data["config"]["model"]
+    shortest = reported_span(torch.zeros(1), settings["ramp_size"], settings["max_span"])
+    return short_layers(spans, float(shortest))
 
 
 def _fig4_label(row: Row) -> str:
@@ -226,16 +215,12 @@ def _fig4_label(row: Row) -> str:
     return f"{row['row']} (here: {measured})" if measured else row["row"]
 
 
-def _single_gpu(row: Row) -> float | None:
+def _single_gpu(row: Row) -> int | None:
+    """The other rows are settings, which the profile `paper` copies."""
+    if not row["row"].startswith("parameters"):
+        return None
     config = span_config("enwik8", budgets("enwik8")["paper"], "eight_layers")
-    model, training = config.model, config.training
-    found = {
-        "layers": model.n_layers, "hidden": model.d_model, "feed-forward": model.d_ff, "heads": model.n_heads,
-        "S": model.max_span, "block": config.block, "batch": config.n_rows, "dropout": model.dropout,
-        "lambda": config.span_cost, "warm-up steps": training.warmup_steps, "steps": training.max_steps,
-        "parameters by our count, vocabulary 206": parameters(model, VOCABULARY["enwik8"]),
-    }  # fmt: skip
-    return found.get(row["row"])
+    return parameters(config.model, VOCABULARY["enwik8"])
 
 
 def _single_gpu_run(row: Row) -> str | None:
