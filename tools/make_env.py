@@ -38,6 +38,9 @@ def main(arguments=None):
             file=sys.stderr,
         )
         return 1
+    print(
+        "for attn, papermill and jupyter-book, once per terminal: source %s/bin/activate" % venv, flush=True
+    )
     return 0
 
 

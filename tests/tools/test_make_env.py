@@ -143,6 +143,12 @@ def test_a_torch_that_changed_is_told(tmp_path, commands, machine_with, monkeypa
     assert "torch (2.12.0) but finds 2.13.0" in capsys.readouterr().err
 
 
+def test_it_ends_with_how_to_activate(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(make_env, "make_environment", lambda venv: None)
+    assert make_env.main([str(tmp_path / "venv")]) == 0
+    assert capsys.readouterr().out.endswith(f"source {tmp_path / 'venv'}/bin/activate\n")
+
+
 @pytest.mark.parametrize("version", [(3, 10, 13), (3, 14, 0), (2, 7, 18)])
 def test_an_unsupported_python_is_refused_with_one_that_would_do(version):
     with pytest.raises(EnvironmentProblem, match="at least 3.11 and less than 3.14.*PYTHON=python3.11"):
