@@ -50,6 +50,7 @@ def arrays(seed=0, n_layers=3, n_heads=2, n_vectors=8):
         "tokens": generator.integers(27, size=100),
         "symbol_count": np.full(27, 4.0),
         "symbols": np.frombuffer(b" abcdefghijklmnopqrstuvwxyz", np.uint8),
+        "spans": np.full((n_layers, n_heads), 32.0),
     }
 
 
@@ -61,7 +62,7 @@ def record(model, seed=0, bits=None, task="letters", **metrics):
     } | metrics  # fmt: skip
     data = record_data(PAPER, f"{task}/{model}", seed, values)
     data["config"] = {
-        "model": {"n_persistent": NUMBERS.get(model, 256)}, "evaluation_rows": 1,
+        "model": {"n_persistent": NUMBERS.get(model, 256), "ramp_size": 32, "max_span": 256}, "evaluation_rows": 1,
         "text": {"corpus": "wikipedia-extract"},
     }  # fmt: skip
     return Kept(Path(f"{model}/seed{seed}.json"), data | {"artifact": None, "arrays": arrays(seed)})
@@ -75,7 +76,9 @@ def grid(bits=LIKE_THE_PAPER, n_seeds=5):
 
 
 def verdicts(records):
-    return {claim.id: judge(claim, FACTS, records, lambda record: False).verdict for claim in CHAPTER.claims}
+    return {
+        claim.id: judge(claim, FACTS, records, lambda record: "fresh").verdict for claim in CHAPTER.claims
+    }
 
 
 def curve(model, seed, bits):
@@ -122,7 +125,7 @@ def test_the_cost_of_words_is_that_of_the_code():
 
 
 def test_clusters_of_the_paper_hold_every_word():
-    found = concepts.clusters()
+    found = concepts.paper_clusters()
     assert [cluster.width for cluster in found] == [512, 128, 32, 8]
     assert sum(cluster.n_words for cluster in found) == 267_735
     assert sum(cluster.share for cluster in found) == pytest.approx(1)
@@ -292,11 +295,14 @@ def test_words_say_where_the_gap_was_highest():
     }
     first, second = results.updates_words(records)
     assert (
-        "+0.100 bits beside feed-forward layers after 100 updates and +0.300 at the end, after 200: more"
+        "0.100 bits behind feed-forward layers after 100 updates and 0.300 bits behind them at the end, after 200: its"
         in first
     )
-    assert "With longer training, all-attention costs +0.100" in second
-    assert "-0.050 at the end, after 300: +0.300 at its highest, after 200" in second
+    assert "With longer training, all-attention is 0.100 bits behind" in second
+    assert (
+        "0.050 bits ahead of them at the end, after 300: at its worst it is 0.300 bits behind them, after 200"
+        in second
+    )
     assert results.updates_words({})[0] == "No records yet."
     assert results.updates_words({**records, "all_long": []})[1] == "Longer training: not all records yet."
 
@@ -345,7 +351,8 @@ def test_the_inside_of_a_model_is_drawn():
     mean = np.mean([arrays(seed)["mass"] for seed in range(5)], axis=(0, 2))
     np.testing.assert_allclose(axes.lines[-1].get_ydata(), mean)
     assert (
-        set(axes.lines[-2].get_ydata()) == {256 / (256 + 32)} and axes.lines[-2].get_label() == "equal weight"
+        set(axes.lines[-2].get_ydata()) == {256 / (256 + 15.5)}
+        and axes.lines[-2].get_label() == "equal scores"
     )
     (axes,) = figures.concentration(rows[0]).axes
     assert axes.lines[0].get_ydata()[-1] == pytest.approx(1) and len(axes.lines) == 4
@@ -375,35 +382,74 @@ def test_words_are_told_from_records():
     records = grid()
     first, second, *_ = results.replaced_words(records)
     assert "2.304 bits a symbol (5 seeds)" in first
-    assert "-0.020 bits with 100% of the parameters" in second
+    assert "-0.020 bits with 100% of the parameters" in second and second.endswith(
+        "(5 pairs of the same seed)."
+    )
     gains, rank = results.sweep_words(records)
     assert "-0.200 from 0 to 32" in gains and rank.endswith("-1.00.")
     said = results.variants_words(records)
-    assert len(said) == len(VARIANTS) + 1 and said[0].endswith("+0.050 bits.")
+    assert len(said) == len(VARIANTS) + 1 and said[0].endswith("+0.050 bits (5 pairs of the same seed).")
     assert "0.008 bits apart" in said[-1]
     assert "longest span of any head is 33" in results.spans_words(records)
     *_, gaps = results.start_words(records)
-    assert "-0.020 bits from 0, -0.010 from the maximum" in gaps
+    assert "-0.020 bits from 0 (5 pairs of the same seed), -0.010 from the maximum" in gaps
     lost, worth = results.tried_words(records)
-    assert "costs 0.020 bits less" in lost and "costs +0.400 bits beside" in worth
+    assert "costs 0.020 bits less" in lost and "costs 0.400 bits more than the one with" in worth
     table = repr(results.baseline_table("letters", records))
-    assert "2.304" in table and "0.8M" in table
+    assert "2.304 ± 0.003" in table and "0.8M" in table
     perplexities = {"valid_perplexity": 90.0, "test_perplexity": 95.0}
     words = {"all": [record("all", task="words", **perplexities)], "ff": []}
     assert "95.0" in repr(results.baseline_table("words", words))
     assert results.margin() == 0.02
 
 
+def test_models_are_compared_on_the_seeds_that_both_have():
+    """A mean of three seeds minus a mean of five would count what the seeds differ in, too."""
+    records = grid(n_seeds=5)
+    records["same_depth"], records["attn_split"] = records["same_depth"][3:], records["attn_split"][3:]
+    assert results.differences(records, "same_depth", "ff") == pytest.approx([-0.01, -0.01])
+    assert any("-0.010 bits" in line and "(2 pairs" in line for line in results.replaced_words(records))
+    assert results.variants_words(records)[0].endswith("+0.050 bits (2 pairs of the same seed).")
+    assert results.differences(records, "ff", "absent") == []
+
+
+def test_what_can_be_judged_is_told_by_the_controls():
+    removed, halved = results.judged_words(grid())
+    assert (
+        "costs 0.400 bits more than with feed-forward layers (5 pairs" in removed
+        and "can be judged" in removed
+    )
+    assert "cost 0.070 bits more than all of them" in halved and "can be judged" in halved
+    removed, halved = results.judged_words(grid(LIKE_THE_PAPER | {"none": 2.31, "half": 2.27}))
+    assert "not more than the margin" in removed and "nothing that takes their place is judged" in removed
+    assert "cost 0.010 bits less than all of them" in halved and "are not judged" in halved
+    assert results.judged_words({}) == ["No records yet."]
+
+
+def test_equal_scores_weigh_tokens_by_the_mask():
+    """Beside a loop, of heads at the lower end, between, and at the limit."""
+    run = record("all")
+    run.data["arrays"]["spans"] = np.array([[32.0, 40.5], [100.0, 256.0]])
+    expected = []
+    for span in (32.0, 40.5, 100.0, 256.0):
+        tokens = sum(min(max((span - distance) / 32, 0), 1) for distance in range(1, 257))
+        expected.append(256 / (256 + tokens))
+    assert results.equal_mass([run]) == pytest.approx(np.mean(expected))
+
+
 def test_leaving_vectors_out_is_told_beside_training_without_them():
     records = grid(n_seeds=2)
     mass, lost, worth, why = results.reliance_words(records | {"none": [*records["none"], record("none", 7)]})
     assert "40% of the weight on average. That is less than chance" in mass and "costs 0.50 bits" in lost
-    assert "the 256 vectors of a head and the 32 tokens of the mean span would give them 89%." in mass
+    assert (
+        "equal scores would give them 94%, 256 vectors of a head standing beside the 15.5 whole tokens"
+        in mass
+    )
     assert "more than chance" in results.reliance_words({"all": [record("all", persistent_mass=0.95)]})[0]
     assert "costs 0.420 bits more (mean over 2 pairs of the same seed)" in worth
     assert "not what they add" in why
     better = results.reliance_words({"all": records["all"], "none": [record("none", 1, 2.202)]})
-    assert "costs 0.080 bits less (mean over 1 pairs" in better[2]
+    assert "costs 0.080 bits less (mean over 1 pair of" in better[2]
     *_, missing = results.reliance_words({"all": records["all"], "none": [record("none", 7)]})
     assert missing.endswith("no records of the same seeds yet.")
 

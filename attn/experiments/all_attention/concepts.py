@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from attn.adaptive_io import DIV_VALUE
 from attn.adaptive_span import span_weights
 from attn.all_attention import feed_forward_as_persistent, persistent_attention, softmax_feed_forward
+from attn.experiments.all_attention.runs import budgets
+from attn.experiments.all_attention.sizes import SYMBOLS
 
 # --- a feed-forward layer is attention over fixed pairs ---------------------------------------------------------
 
@@ -88,10 +90,14 @@ class Cluster(NamedTuple):
     share: float  # of a text whose words' frequencies fall as 1 / rank
 
 
-def clusters(
-    vocab_size: int = 267_735, cutoffs: Sequence[int] = (20_000, 40_000, 200_000), d_model: int = 512
-) -> list[Cluster]:
-    """The clusters of an adaptive softmax; the defaults are the paper's on WikiText-103."""
+def paper_clusters() -> list[Cluster]:
+    """Those of the paper's model on WikiText-103."""
+    budget = budgets("words")["paper"]
+    return clusters(SYMBOLS["words"], budget["words"]["cutoffs"], budget["model"]["d_model"])
+
+
+def clusters(vocab_size: int, cutoffs: Sequence[int], d_model: int) -> list[Cluster]:
+    """The clusters of an adaptive softmax: ranks of words from one cutoff to the next."""
     bounds = [0, *cutoffs, vocab_size]
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, vocab_size + 1))])
     found, head = [], 0

@@ -223,7 +223,7 @@ def over_updates(records: Records) -> Figure | None:
 def mass(records: Sequence[Record]) -> Figure | None:
     """Share of the weight on persistent vectors: a mark for each head of each seed, a line for the layer's mean.
 
-    Dotted is chance: equal weight on the vectors and on the tokens of the mean span.
+    Dotted is chance: what the vectors would get if all scores were equal.
     """
     kept = [arrays["mass"] for record in records if "mass" in (arrays := record.artifact())]
     if not kept:
@@ -239,7 +239,7 @@ def mass(records: Sequence[Record]) -> Figure | None:
             axes.plot(
                 layers + shift, shares_[seed, :, head], "o", color=_BLUE, markersize=3, alpha=0.6, label=label
             )
-    axes.axhline(equal_mass(records), color=COLOURS["paper"], linestyle=":", label="equal weight")
+    axes.axhline(equal_mass(records), color=COLOURS["paper"], linestyle=":", label="equal scores")
     axes.plot(layers, shares_.mean((0, 2)), color=_ORANGE, linewidth=1.5, label="mean of the layer")
     axes.set(xticks=layers, xlabel="layer, from the input up", ylabel="weight on the vectors", ylim=(0, 1.02))
     legend_below(drawing, axes)

@@ -6,13 +6,25 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
+import torch
 
+from attn.adaptive_span import soft_span_mask
+from attn.experiments.adaptive_span.looks import counted, less, spread
 from attn.experiments.adaptive_span.speed import PERSISTENT_LIMIT, layer_words
 from attn.experiments.adaptive_span.tables import paper_model, printed_span
 from attn.experiments.adaptive_span.texts import Reads, origin_words, texts_table
 from attn.experiments.all_attention.claims import falling
-from attn.experiments.all_attention.runs import LABELS, LONG, SWEEP, VARIANTS, budgets, text_config
+from attn.experiments.all_attention.runs import (
+    FROM_MAXIMUM,
+    LABELS,
+    LONG,
+    SWEEP,
+    VARIANTS,
+    budgets,
+    text_config,
+)
 from attn.experiments.all_attention.sizes import paper_sizes, span_sizes
+from attn.reproduction.claims import t_interval
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -111,22 +123,65 @@ def _mean(records: Sequence[Record], metric: str = "valid_bits") -> float:
     return fmean(record.metric(metric) for record in records)
 
 
+def differences(records: Records, model: str, base: str, metric: str = "valid_bits") -> list[float]:
+    """A metric of one model minus that of another, for each seed that both have."""
+    own = {record.seed: record.metric(metric) for record in records.get(base, ())}
+    return [
+        record.metric(metric) - own[record.seed] for record in records.get(model, ()) if record.seed in own
+    ]
+
+
+def _pairs(found: Sequence[float]) -> str:
+    return f"{counted(len(found), 'pair')} of the same seed"
+
+
+def judged_words(records: Records) -> list[str]:
+    """What can be judged at this budget and what cannot, by the two controls of most claims, in sentences."""
+    removed, halved = differences(records, "none", "ff"), differences(records, "half", "all")
+    lines = []
+    if removed:
+        so = (
+            "more than the margin, beyond chance, so that what takes their place can be judged"
+            if _shows([bits - margin() for bits in removed])
+            else "not more than the margin, beyond chance, so that nothing that takes their place is judged"
+        )
+        lines.append(f"Attention alone costs {less(-fmean(removed))} than with feed-forward layers ({_pairs(removed)}): "
+                     f"{so}. The margin is {margin():g} bits.")  # fmt: skip
+    if halved:
+        so = (
+            "so small a difference shows beyond chance, and ways to join vectors and context can be judged"
+            if _shows(halved)
+            else "what half of the vectors are worth does not show beyond chance, so that differences between ways to "
+            "join vectors and context, which are as small, are not judged"
+        )
+        lines.append(
+            f"Half of the vectors cost {less(-fmean(halved))} than all of them ({_pairs(halved)}): {so}."
+        )
+    return lines or ["No records yet."]
+
+
+def _shows(found: Sequence[float]) -> bool:
+    """Whether differences of seeds lie above 0, beyond chance."""
+    return len(found) > 1 and t_interval(found)[0] > 0
+
+
 def replaced_words(records: Records) -> list[str]:
     """Feed-forward against all-attention at equal parameters and at equal operations, in sentences."""
     found = there(records)
     if "ff" not in found:
         return ["No records yet."]
     base = _mean(found["ff"])
-    lines = [f"{LABELS['ff'].capitalize()}: {base:.3f} bits a symbol ({_seeds(found['ff'])})."]
+    lines = [f"{LABELS['ff'].capitalize()}: {base:.3f} bits a symbol ({counted(len(found['ff']))})."]
     for name in _REPLACED:
-        if name not in found:
+        gained = differences(found, name, "ff")
+        if not gained:
             continue
         rows = found[name]
         parameters = rows[0].data["run"]["parameters"] / found["ff"][0].data["run"]["parameters"]
         operations = _mean(rows, "flops") / _mean(found["ff"], "flops")
         lines.append(
-            f"{LABELS[name].capitalize()}: {_mean(rows) - base:+.3f} bits with {parameters:.0%} of the parameters and "
-            f"{operations:.0%} of the operations ({_seeds(rows)})."
+            f"{LABELS[name].capitalize()}: {fmean(gained):+.3f} bits with {parameters:.0%} of the parameters and "
+            f"{operations:.0%} of the operations ({_pairs(gained)})."
         )
     return [*lines, *_missing(found, _REPLACED)]
 
@@ -164,15 +219,19 @@ def updates_words(records: Records) -> list[str]:
         mean = found.mean(axis=0)
         top = int(mean[1:].argmax()) + 1  # before the first update there is nothing to compare
         where = (
-            "more than at any evaluation before"
+            "its worst evaluation"
             if top == len(steps) - 1
-            else f"{mean[top]:+.3f} at its highest, after {steps[top]:,}"
+            else f"at its worst it is {_beside(mean[top])} them, after {steps[top]:,}"
         )
         lines.append(
-            f"{start} costs {mean[1]:+.3f} bits beside feed-forward layers after {steps[1]:,} updates and "
-            f"{mean[-1]:+.3f} at the end, after {steps[-1]:,}: {where} (means over {len(found)} seeds)."
+            f"{start} is {_beside(mean[1])} feed-forward layers after {steps[1]:,} updates and {_beside(mean[-1])} them "
+            f"at the end, after {steps[-1]:,}: {where} (means over {counted(len(found))})."
         )
     return lines
+
+
+def _beside(bits: float) -> str:
+    return f"{abs(bits):.3f} bits {'behind' if bits > 0 else 'ahead of'}"
 
 
 def _missing(records: Records, names: Sequence[str]) -> list[str]:
@@ -231,10 +290,6 @@ def _caveat(n_seeds: int) -> str:
     return f"These are means over the {n_seeds} seeds that all three models have."
 
 
-def _seeds(records: Sequence[Record]) -> str:
-    return f"{len(records)} seed{'' if len(records) == 1 else 's'}"
-
-
 def sweep_words(records: Records) -> list[str]:
     """How bits fall with N."""
     found = there(records)
@@ -260,10 +315,10 @@ def variants_words(records: Records) -> list[str]:
     base = found["all"]
     lines = []
     for name in VARIANTS:
-        if name in found:
+        if gained := differences(found, name, "all"):
             fewer = found[name][0].data["run"]["parameters"] / base[0].data["run"]["parameters"]
             with_fewer = "" if fewer > 0.99 else f", with {fewer:.0%} of the parameters"
-            lines.append(f"{LABELS[name]}: {_mean(found[name]) - _mean(base):+.3f} bits{with_fewer}.")
+            lines.append(f"{LABELS[name]}: {fmean(gained):+.3f} bits{with_fewer} ({_pairs(gained)}).")
     if len(base) > 1:
         values = [record.metric("valid_bits") for record in base]
         lines.append(f"Seeds of one softmax lie {max(values) - min(values):.3f} bits apart.")
@@ -279,17 +334,28 @@ def reliance_words(records: Records) -> list[str]:
     lost = _mean(rows, "valid_bits_without_vectors") - _mean(rows)
     side = "more" if mass > equal else "less"
     return [
-        f"Persistent vectors get {mass:.0%} of the weight on average. That is {side} than chance: equal weight on the "
-        f"{_vectors(rows)} vectors of a head and the {_mean(rows, 'mean_span'):.0f} tokens of the mean span would give "
-        f"them {equal:.0%}.",
+        f"Persistent vectors get {mass:.0%} of the weight on average. That is {side} than chance: equal scores would "
+        f"give them {equal:.0%}, {_vectors(rows)} vectors of a head standing beside the "
+        f"{np.mean(list(map(_mask_sums, rows))):.1f} whole tokens that its mask adds up to on average.",
         f"Leaving them out of the trained models costs {lost:.2f} bits a symbol.",
         *_worth(rows, records.get("none", ())),
     ]
 
 
 def equal_mass(rows: Sequence[Record]) -> float:
-    """Share of the weight that the vectors would get if it were equal on them and on the mean span's tokens."""
-    return _vectors(rows) / (_vectors(rows) + _mean(rows, "mean_span"))
+    """Share of the weight that the vectors would get if all scores were equal, mean over heads, layers and seeds."""
+    return fmean(float((_vectors(rows) / (_vectors(rows) + _mask_sums(record))).mean()) for record in rows)
+
+
+def _mask_sums(record: Record) -> np.ndarray:
+    """What the mask of each head adds up to over the distances 1 to S, in tokens [layers, H].
+
+    Recorded spans have the ramp in them and end at S: of one that does, the ramp is taken to end there.
+    """
+    model = record.data["config"]["model"]
+    span = torch.as_tensor(record.artifact()["spans"]) - model["ramp_size"]
+    distance = torch.arange(1, model["max_span"] + 1)
+    return soft_span_mask(distance, span[..., None], model["ramp_size"]).sum(-1).numpy()
 
 
 def _vectors(rows: Sequence[Record]) -> int:
@@ -299,14 +365,12 @@ def _vectors(rows: Sequence[Record]) -> int:
 
 def _worth(rows: Sequence[Record], without: Sequence[Record]) -> list[str]:
     """What vectors are worth where the other weights learn to do without them, beside what leaving them out costs."""
-    own = {record.seed: record.metric("valid_bits") for record in rows}
-    gaps = [record.metric("valid_bits") - own[record.seed] for record in without if record.seed in own]
-    if not gaps:
+    lost = differences({"all": rows, "none": without}, "none", "all")
+    if not lost:
         return ["What a model costs that was trained without them: no records of the same seeds yet."]
-    more = "more" if fmean(gaps) >= 0 else "less"
     return [
-        f"That is not what they are worth. A model as deep that was trained without any costs {abs(fmean(gaps)):.3f} "
-        f"bits {more} (mean over {len(gaps)} pairs of the same seed).",
+        f"That is not what they are worth. A model as deep that was trained without any costs {less(-fmean(lost))} "
+        f"(mean over {_pairs(lost)}).",
         "The other weights of a model with vectors were trained beside them and stand, without them, where training "
         "never put them: the larger number says how much the model leans on its vectors, not what they add.",
     ]
@@ -331,18 +395,21 @@ def start_words(records: Records) -> list[str]:
     found = there(records)
     lines = []
     for name in ("ff", "all"):
-        if name in found and f"{name}_from_max" in found:
+        if gained := differences(found, f"{name}_from_max", name):
             start, top = found[name], found[f"{name}_from_max"]
             lines.append(
-                f"{LABELS[name].capitalize()}: {_mean(top) - _mean(start):+.3f} bits where spans start at the maximum, "
+                f"{LABELS[name].capitalize()}: {fmean(gained):+.3f} bits where spans start at the maximum, "
                 f"and a mean span of {_mean(top, 'mean_span'):.0f} in place of {_mean(start, 'mean_span'):.0f} symbols."
             )
     if len(lines) < 2:
         return ["Spans from the maximum: not all records yet."]
-    gaps = [_mean(found[f"all{end}"]) - _mean(found[f"ff{end}"]) for end in ("", "_from_max")]
+    pairs = [differences(found, f"all{end}", f"ff{end}") for end in ("", FROM_MAXIMUM)]
+    if not all(pairs):
+        return lines
     return [
         *lines,
-        f"All-attention minus feed-forward: {gaps[0]:+.3f} bits from 0, {gaps[1]:+.3f} from the maximum.",
+        f"All-attention minus feed-forward: {fmean(pairs[0]):+.3f} bits from 0 ({_pairs(pairs[0])}), "
+        f"{fmean(pairs[1]):+.3f} from the maximum ({_pairs(pairs[1])}).",
     ]
 
 
@@ -356,13 +423,16 @@ def baseline_table(task: str, records: Records) -> Html:
     per = "perplexity" if task == "words" else "bits"
     columns = ["Model", "Parameters", "Multiply-adds a token", f"Validation {per}", f"Test {per}", "Seeds"]
     grid = Grid(
-        plain("Models of the table and baselines, all trained at this budget; means over seeds"), columns
+        plain(
+            "Models of the table and baselines, all trained at this budget; means and standard deviations over seeds"
+        ),
+        columns,
     )
     for name, rows in there(records).items():
-        numbers = [_mean(rows, f"{split}_{per}") for split in ("valid", "test")]
         digits = 1 if task == "words" else 3
+        costs = [spread(rows, f"{split}_{per}", digits) for split in ("valid", "test")]
         cells = [LABELS[name], f"{rows[0].data['run']['parameters']:,}", f"{_mean(rows, 'flops') / 1e6:.3g}M",
-                 *(f"{number:.{digits}f}" for number in numbers), len(rows)]  # fmt: skip
+                 *costs, len(rows)]  # fmt: skip
         grid.add(list(map(plain, cells)))
     return grid.render() if grid.rows else Html('<p class="attn-note">No records yet.</p>', "No records yet.")
 
@@ -370,15 +440,14 @@ def baseline_table(task: str, records: Records) -> Html:
 def tried_words(records: Records) -> list[str]:
     """What of the paper's main comparison did not come out at this budget, in sentences from records."""
     found = there(records)
-    if not {"ff", "all", "none"} <= set(found):
+    gap, whole = (differences(found, name, "ff") for name in ("all", "none"))
+    if not gap or not whole:
         return ["Not all records yet."]
-    gap, whole = (_mean(found[a]) - _mean(found[b]) for a, b in (("all", "ff"), ("none", "ff")))
     lines = [
-        f"The deeper all-attention model costs {abs(gap):.3f} bits {'more' if gap > 0 else 'less'} than the one with "
-        f"feed-forward layers ({_seeds(found['all'])} and {_seeds(found['ff'])}); up to {margin():g} more would count "
-        "as at least as good.",
-        f"Attention alone, as deep as the all-attention model, costs {whole:+.3f} bits beside the one with feed-forward "
-        "layers: so much there is to be replaced at this budget.",
+        f"The deeper all-attention model costs {less(-fmean(gap))} than the one with feed-forward layers "
+        f"({_pairs(gap)}); up to {margin():g} more would count as at least as good.",
+        f"Attention alone, as deep as the all-attention model, costs {less(-fmean(whole))} than the one with "
+        f"feed-forward layers ({_pairs(whole)}): so much there is to be replaced at this budget.",
     ]
     if "all_from_max" not in found:
         lines.append("Longer spans, from the maximum, are configured and not recorded yet.")
