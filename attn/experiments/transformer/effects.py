@@ -24,7 +24,7 @@ def _longer(kind: str, positions: str) -> Effect:
     longest = max(load_papers()[PAPER].budgets["lengths"]["cpu"]["test_lengths"])
     return Effect(
         deviation="longer_sentences",
-        measure=f"copied letters with {positions}: targets of {longest} letters without an error",
+        measure=f"copied letters with {positions}: targets of {longest} letters without an error, medians",
         unit="of all",
         ours=f"lengths/{kind}_shifted",
         undone=f"lengths/{kind}",

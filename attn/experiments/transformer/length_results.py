@@ -55,7 +55,7 @@ def whole(records: Sequence[Record]) -> tuple[list[int], np.ndarray]:
 def beyond_training(records: Records) -> Figure | None:
     """Targets that are wholly right over their length, and tokens that are right over their place in the longest ones.
 
-    Lines are means over seeds, bands their range; dashed lines are models whose positions were shifted in training.
+    Lines are medians over seeds, bands their range; dashed lines are models whose positions were shifted in training.
     """
     there = {kind: found for kind, found in records.items() if found}
     if not there:
@@ -65,10 +65,14 @@ def beyond_training(records: Records) -> Figure | None:
         colour, line, marker = _LOOKS[kind]
         lengths, shares = whole(found)
         style = {"color": colour, "linestyle": line}
-        panels[0].plot(lengths, shares.mean(0), marker=marker, markersize=3.5, label=POSITIONS[kind], **style)
+        panels[0].plot(
+            lengths, np.median(shares, 0), marker=marker, markersize=3.5, label=POSITIONS[kind], **style
+        )
         panels[0].fill_between(lengths, shares.min(0), shares.max(0), color=colour, alpha=0.12, linewidth=0)
         by_position = np.array([record.artifact()["right_by_position"][-1] for record in found])
-        panels[1].plot(np.arange(1, by_position.shape[1] + 1), by_position.mean(0), linewidth=1.2, **style)
+        panels[1].plot(
+            np.arange(1, by_position.shape[1] + 1), np.median(by_position, 0), linewidth=1.2, **style
+        )
     trained = longest_trained(next(iter(there.values())))
     for panel in panels:
         panel.axvline(trained + 0.5, color=COLOURS["paper"], linestyle=":", linewidth=1)
@@ -89,30 +93,43 @@ def beyond_words(records: Records) -> list[str]:
         lengths, shares = whole(found)
         inside = max(n for n in lengths if n <= longest_trained(found))
         said = ", ".join(
-            f"{mean:.0%} of {n} letters"
-            for n, mean in zip(lengths, shares.mean(0), strict=True)
+            f"{_share(middle)} of {n} letters"
+            for n, middle in zip(lengths, np.median(shares, 0), strict=True)
             if n == inside or n in (inside + 1, inside + 2, lengths[-1])
         )
         lines.append(
-            f"{POSITIONS[kind].capitalize()}: targets copied without an error are {said} ({len(found)} "
-            f"seed{'' if len(found) == 1 else 's'})."
+            f"{POSITIONS[kind].capitalize()}: targets copied without an error are {said} (medians of "
+            f"{len(found)} seed{'' if len(found) == 1 else 's'})."
         )
     return [*lines, *_comparison(records)] or ["No records yet."]
 
 
+def _share(value: float) -> str:
+    """In percent, to three digits, so that nearly all is not all."""
+    return f"{100 * value:.3g}%"
+
+
 def _comparison(records: Records) -> list[str]:
-    """The longest targets with positions as they are and shifted, in a sentence, where all kinds are recorded."""
+    """What the runs say of the paper's hope, and of shifted positions, in sentences, where all kinds are recorded."""
     if not all(records.get(kind) for kind in POSITIONS):
         return []
-    longest = whole(records["sinusoids"])[0][-1]
-    means = {kind: whole(records[kind])[1][:, -1].mean() for kind in POSITIONS}
-    plain, shifted = (
-        [means[f"{kind}{end}"] for kind in ("sinusoids", "learned")] for end in ("", "_shifted")
-    )
-    if min(shifted) <= max(plain):
-        return []
+    lengths = whole(records["sinusoids"])[0]
+    beyond = min(n for n in lengths if n > longest_trained(records["sinusoids"]) + 1)
+    plain = [_middle(records[kind], beyond) for kind in ("sinusoids", "learned")]
+    hope = "is not met" if plain[0] < 0.5 else "is met at this length"
+    shifted = [records[f"{kind}_shifted"] for kind in ("sinusoids", "learned")]
+    seeds = np.concatenate([whole(found)[1][:, -1] for found in shifted])
+    first, second = (_share(_middle(found, lengths[-1])) for found in shifted)
     return [
-        f"Of targets of {longest} letters, {max(plain):.0%} at most are right without shifts, and {min(shifted):.0%} "
-        "at least with them, though no training sentence was longer: so much of the failure is owed to positions that "
-        "were never met, and what is left is not."
+        f"Without shifts, {_share(plain[0])} of targets of {beyond} letters are right with sinusoids and "
+        f"{_share(plain[1])} with learned positions: on this task the paper's hope {hope}. With shifts, {first} and "
+        f"{second} of targets of {lengths[-1]} letters are right (medians; single seeds "
+        f"{_share(seeds.min())} to {_share(seeds.max())}). Shifted training meets every position of the tests, and also "
+        "asks for the same copying at each. Which of the two helps is not told apart."
     ]
+
+
+def _middle(found: Sequence[Record], length: int) -> float:
+    """Median over seeds of the share of targets of one length that are wholly right."""
+    lengths, shares = whole(found)
+    return float(np.median(shares[:, lengths.index(length)]))
