@@ -40,7 +40,7 @@ def runs(changes=None, *, corpus="real text", scale=1.0, worse_end=None):
 
 
 def verdict(claim, records):
-    return judge(claim, FACTS, records, lambda record: False)
+    return judge(claim, FACTS, records, lambda record: "fresh")
 
 
 @every_claim

@@ -69,8 +69,9 @@ def read(experiment, profile="cpu"):
 def test_the_data_card_names_sizes_and_licences():
     table = words.data_table(FACTS, [read("captions_en_de/transformer"), read(f"{GRID}/base")])
     said = " ".join(repr(table).split())
-    for part in ("29,000", "5,000 subwords", "None stated for the captions", "none needed", "1,000 pairs"):
+    for part in ("29,000", "5,000 subwords", "Licence: None stated for the captions", "1,000 pairs"):
         assert part in said
+    assert "none needed" not in said, "a licence is told where there is one"
     assert 'href="https://github.com/multi30k/dataset"' in table._repr_html_()
 
 
@@ -82,7 +83,7 @@ def test_the_data_card_lists_only_what_a_run_has_read():
     )
     assert note.strip() == (
         "Multi30k, English to French; Multi30k, English to German, longer training; 10,000 pairs of WMT14, English to "
-        "German; Table 3."
+        "German; Table 3; Longer sentences."
     )
     tasks = (
         "captions_en_de/lstm",
@@ -90,10 +91,16 @@ def test_the_data_card_lists_only_what_a_run_has_read():
         "multi30k_en_de/transformer",
         "wmt14_sample_en_de/base",
         f"{GRID}/base",
+        "lengths/sinusoids",
     )
     table = words.data_table(FACTS, list(map(read, tasks)))
     assert "not recorded" not in repr(table) and "test (50 pairs)" in repr(table)
-    assert '<p class="attn-note">' not in table._repr_html_(), "no empty note"
+    assert table._repr_html_().count('<p class="attn-note">') == 2, (
+        "a licence for each corpus, and no empty note"
+    )
+    assert repr(table).count("None stated for the captions") == 1, "three trainings, one corpus"
+    letters = FACTS.budgets["lengths"]["cpu"]
+    assert f"{letters['training']['steps'] * letters['pairs']:,}, drawn anew" in " ".join(repr(table).split())
     assert repr(words.data_table(FACTS, [])).startswith(
         "No records yet. Configured at profile cpu, not recorded"
     )
@@ -118,12 +125,14 @@ def test_later_papers_are_told_from_their_facts():
     )
 
 
-def test_what_the_lectures_have_otherwise_is_said_in_words():
-    said = words.disagreements()
-    assert "have 4.5M real pairs and 262M sentences" in said and "have about 5.2M pairs (WMT18" in said
-    assert "226M after de-duplication." in said and "24M" not in said
-    assert "the 4,500,000 of WMT14 EN-DE" in said
-    assert "an encoder of 30 layers, the released code has 25 encoder layers." in said
+def test_what_the_lectures_have_otherwise_stands_beside_its_row():
+    html = words.later_table()._repr_html_()
+    back, agents = (
+        html[html.index(name) :].partition("</tr>")[0] for name in ("Back-translation", "Several agents")
+    )
+    assert "has about 5.2M pairs (WMT18" in back and "226M after de-duplication, lectures" in back
+    assert back.count("have 4.5M and 262M") == 1 and "24M" not in html
+    assert "has 25 encoder layers, where lectures on the paper have 30" in agents
 
 
 # --- from the verdicts --------------------------------------------------------------------------------------
@@ -205,15 +214,14 @@ def grid(**ends):
     ]
 
 
-def test_the_rule_of_the_plateau_says_when_it_was_set_and_what_it_withholds():
+def test_the_rule_of_the_plateau_says_what_it_withholds():
     assert words.rule_words(FACTS, []) == ["No records yet."]
     none, late = words.rule_words(FACTS, grid())
-    assert late.startswith("The limit is 0.05 share of perplexity. Why: most") and "Set late" in late
+    assert late.startswith("The limit is 0.05 share of perplexity (why, and when it was set, is told below")
     assert "0 of 23 tests are not judged" in late
-    assert (
-        none.startswith("The limit is 0.69 nats per subword. Why: ln 2")
-        and "set after the first runs" in none
-    )
+    assert none.startswith("The limit is 0.69 nats per subword (why,")
+    assert "set after the first runs" in FACTS.margins["plateau_spoken_numbers"]["why"]
+    assert "Set late" in FACTS.margins["still_falling"]["why"]
     assert "0 of 23 tests are not judged" in none
     # 6 layers minus 8 in cost: contradicted at 2.1, held at a better end; the row stands in no other test
     said, late = words.rule_words(FACTS, grid(n_8=2.1))
@@ -247,6 +255,7 @@ def test_the_ceiling_counts_rows_that_have_settled():
 def test_rates_and_narrow_heads_of_the_grid_are_computed():
     said = words.rate_words("cpu")
     assert "base 0.0044, 6.3 times the paper's 0.0007" in said and "big 0.0031, 6.3 times" in said
+    assert "(C) d_model = 256 0.0063, 6.3 times" in said and "N = 8" not in said, "rows of another width"
     assert "800 of 1,200 updates (67%), in the paper 4,000 of 100,000 (4%)" in said
     assert "h = 32: 2; d_k = 16: 2" in said
     assert "h = 32: 4; d_k = 16: 4" in words.rate_words("gpu")
@@ -329,3 +338,50 @@ def test_a_verdict_that_changes_at_the_best_evaluation_is_named():
     said = words.best_words(FACTS, grid(1.5))
     assert "3 of 60 runs" in said and "1 of 23 verdicts change: " in said
     assert "d_model minus twice as much (fails, at the best evaluation holds)" in said
+
+
+def test_a_test_that_holds_only_at_the_end_is_named_with_both_intervals():
+    assert words.fragile_words(FACTS, []) == "No records yet."
+    values = {row_id(row): 0.2 * row["ppl_dev"] for row in table3_rows()}
+    records = [
+        run(name, seed, end=value * (1 + seed / 1e4), bleu_at_best=90.0, **more(name, seed))
+        for name, value in values.items()
+        for seed in range(3)
+        for more in [lambda name, seed: {"best": 0.9 + 0.05 * seed} if name == "d_k_16" else {}]
+    ]
+    said = words.fragile_words(FACTS, records)
+    holding = int(said.partition("Of the ")[2].partition(" ")[0])
+    assert f"last update, {holding - 1} hold at every run's best evaluation, too; these do not: " in said
+    assert said.count("at the best evaluations [") == 1
+    assert "Validation cross-entropy: a quarter of d_k minus half of it [" in said
+    counted = int(said.partition("differs: of ")[2].partition(" ")[0])
+    assert said.endswith(f"with 3 seeds each, about {counted * 0.025:.1f} would hold by chance alone.")
+    assert 0 < holding <= counted <= 21, "equalities are no tests of order"
+    settled = [
+        run(name, seed, end=value * (1 + seed / 1e4), bleu_at_best=90.0)
+        for name, value in values.items()
+        for seed in range(3)
+    ]
+    assert "too; all do." in words.fragile_words(FACTS, settled)
+
+
+def test_numbers_of_table_3_are_said_to_be_of_generated_sentences():
+    def cell(kind, *profiles):
+        return {"kind": kind, "values": dict.fromkeys(profiles, 1.0)}
+
+    table = {
+        "rows": [
+            {
+                "cells": [
+                    cell("measured", "cpu"),
+                    cell("measured"),
+                    cell("measured", "paper"),
+                    cell("exact", "cpu"),
+                ]
+            }
+        ]
+    }
+    assert words.measured_words(table).startswith(
+        "Of the measured cells, 1 of 3 of table 3 have a number, all on generated"
+    )
+    assert words.measured_words({"rows": [{"cells": [cell("measured")]}]}) == "No records yet."

@@ -19,7 +19,7 @@ _NATS, _BLEU = "nats per subword", "BLEU"
 
 
 def plateau(record: Record) -> float | None:
-    """Cost, in nats, that a run must end below to have left its corpus's plateau; None where none is known."""
+    """Cross-entropy, in nats, that a run must end below to have left its corpus's plateau; None where none is known."""
     corpus = record.data["config"].get("corpus", {}).get("name", "")
     margin = load_papers()[PAPER].margins.get(f"plateau_{corpus.replace('-', '_')}")
     return None if margin is None else margin["value"]
@@ -79,7 +79,7 @@ class _Scores:
     """Tests on table 3 for one way of scoring a run: after its last update, or at its best evaluation.
 
     Args:
-        metric: perplexity that a run's cost is the logarithm of; perplexities differ by a ratio, costs by a difference.
+        metric: perplexity that a run's cross-entropy is the logarithm of: a ratio of the one, a difference of the other.
         bleu: metric that its BLEU is.
         rules: what every run of a test has to meet, the control's included: in words, and as a function of a run and
             `metric` that raises ValueError.
@@ -90,11 +90,14 @@ class _Scores:
         rules: Sequence[Rule] = (_PLATEAU_RULE, _FALLING_RULE),
     ) -> None:  # fmt: skip
         self.metric, self.bleu_metric, self.rules = metric, bleu, tuple(rules)
-        self.size_shows = self._dearer(_SMALLER, "A model of half the width costs more than the base model")
-        # Half the width would be its own control. In print no row costs more than this one.
-        self.depth_shows = self._dearer(
+        self.size_shows = self._worse(
+            _SMALLER, "A model of half the width has a higher cross-entropy than the base model"
+        )
+        # Half the width would be its own control. In print no row has a higher perplexity than this one.
+        self.depth_shows = self._worse(
             _SHALLOW,
-            "A model of a third of the layers, in print the dearest row, costs more than the base model",
+            "A model of a third of the layers, the row of highest printed perplexity, has a higher cross-entropy than "
+            "the base model",
         )
         self.no_positions = replace(
             self.size_shows,
@@ -102,14 +105,14 @@ class _Scores:
             "this budget, as a model without any would)",
         )
 
-    def _dearer(self, name: str, statement: str) -> Control:
-        """A row of another size costs more than the base model."""
+    def _worse(self, name: str, statement: str) -> Control:
+        """A row of another size has a higher cross-entropy than the base model."""
         return Control(
             statement=statement, difference=lambda runs: self.nats(runs[name]) - self.nats(runs[_BASE])
         )
 
     def nats(self, record: Record) -> float:
-        """Cost of a validation subword."""
+        """Cross-entropy of a validation subword."""
         return log(record.metric(self.metric))
 
     def bleu(self, record: Record) -> float:
@@ -144,11 +147,13 @@ class _Scores:
             control=self.control(control, tuple(needed)),
         )  # fmt: skip
 
-    def costs_more(
+    def higher(
         self, claim: str, what: str, larger: str, smaller: str, control: Control | None = None
     ) -> Claim:
-        """The validation cost of one row is above that of another."""
-        return self.order(claim, f"Validation cost: {what}", _NATS, larger, smaller, self.nats, control)
+        """The validation cross-entropy of one row is above that of another."""
+        return self.order(
+            claim, f"Validation cross-entropy: {what}", _NATS, larger, smaller, self.nats, control
+        )
 
     def translates_better(self, claim: str, what: str, better: str, worse: str) -> Claim:
         """The validation BLEU of one row is above that of another."""
@@ -168,7 +173,7 @@ class _Scores:
 
     def claims(self) -> tuple[Claim, ...]:
         """What the paper concludes from table 3."""
-        more, better = self.costs_more, self.translates_better
+        more, better = self.higher, self.translates_better
         return (
             better("c1_one_head", "8 heads minus 1", "base", "h_1"),
             better("c1_many_heads", "8 heads minus 32", "base", "h_32"),
@@ -191,8 +196,8 @@ class _Scores:
             better("c4_bleu_between_base", "dropout 0.1 minus 0.2", "base", "p_drop_02"),
             more("c5_cost", "label smoothing 0.1 minus none", "base", "eps_ls_0"),
             better("c5_bleu", "label smoothing 0.1 minus none", "base", "eps_ls_0"),
-            self.equal("c6_cost", "Validation cost: learned positions minus sinusoids", _NATS, "positions_cost",
-                       self.nats),
+            self.equal("c6_cost", "Validation cross-entropy: learned positions minus sinusoids", _NATS,
+                       "positions_cost", self.nats),
             self.equal("c6_bleu", "Validation BLEU: learned positions minus sinusoids", _BLEU, "positions_bleu",
                        self.bleu),
         )  # fmt: skip
@@ -260,7 +265,7 @@ _ARITHMETIC = (
         fact="c9",
         kind="arithmetic",
         measure="Printed cells of table 2, English to German: every earlier system with both numbers has a lower BLEU "
-        "and a higher cost than the base model",
+        "and more FLOPs than the base model",
         holds=_best_of_all,
     ),
 )

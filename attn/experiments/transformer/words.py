@@ -27,6 +27,8 @@ from attn.training.config import TrainingConfig
 
 Rows = Mapping[str, Sequence[Record]]  # runs by id of table 3's row
 NO_RECORDS = "No records yet."
+LENGTHS = "lengths"  # task of the copied letters
+_FREE = "none needed"
 
 
 # --- from the facts -----------------------------------------------------------------------------------------
@@ -79,21 +81,20 @@ def grid_words(paper: Paper, profile: str = BOOK_PROFILE) -> str:
 def rate_words(profile: str = BOOK_PROFILE) -> str:
     """How the schedule and the narrowest heads of the small grid differ from the paper's, in sentences."""
     ours, theirs = (ABLATIONS[0].configs[p].training for p in (profile, "paper"))
-    peaks = {}
-    for experiment in ABLATIONS:
+    base = _peak(ours)
+    said = []
+    for row, experiment in zip(table3_rows(), ABLATIONS, strict=True):
         small, full = (_peak(experiment.configs[p].training) for p in (profile, "paper"))
-        peaks[experiment.id.partition("/")[2]] = (small, full)
-    said = [
-        f"{name} {small:.2g}, {small / full:.1f} times the paper's {full:.2g}"
-        for name, (small, full) in peaks.items() if name in ("base", "n_8", "big")
-    ]  # fmt: skip
+        if row_id(row) == "base" or small != base:
+            said.append(f"{row_label(row)} {small:.2g}, {small / full:.1f} times the paper's {full:.2g}")
     heads = []
     for label, name, field in (("h = 32", "h_32", "value_dim"), ("d_k = 16", "d_k_16", "head_dim")):
         (model,) = [e.configs[profile].model for e in ABLATIONS if e.id == f"{GRID}/{name}"]
         heads.append(f"{label}: {getattr(model, field)}")
     return (
         "The same formula is not the same rate: it falls with the root of width and warm-up, and both are smaller here. "
-        f"Peak rates: {'; '.join(said)}. The warm-up takes {ours.warmup_steps:,} of {ours.max_steps:,} updates "
+        f"Peak rates: {'; '.join(said)}. The rate depends on width and warm-up alone, so all other rows have the base "
+        f"model's. The warm-up takes {ours.warmup_steps:,} of {ours.max_steps:,} updates "
         f"({ours.warmup_steps / ours.max_steps:.0%}), in the paper {theirs.warmup_steps:,} of {theirs.max_steps:,} "
         f"({theirs.warmup_steps / theirs.max_steps:.0%}). The scale also leaves the narrowest heads with next to "
         f"nothing: their width is, for {'; '.join(heads)}."
@@ -125,6 +126,22 @@ def exact_words(tables: Sequence[Mapping]) -> str:
     )
 
 
+def measured_words(table: Mapping) -> str:
+    """On which sentences the recorded numbers of table 3 are measured, in a sentence.
+
+    Args:
+        table: table 3 of the chapter's state.
+    """
+    cells = [cell for row in table["rows"] for cell in row["cells"] if cell["kind"] == "measured"]
+    generated = sum(bool({"cpu", "gpu"} & set(cell["values"])) for cell in cells)
+    return (
+        f"Of the measured cells, {generated} of {len(cells)} of table 3 have a number, all on generated sentences and "
+        "none on newstest2013, which the printed column is of."
+        if generated
+        else NO_RECORDS
+    )
+
+
 def later_table() -> Html:
     """What papers that built on this one found, as far as their facts are checked."""
     papers = load_papers()
@@ -142,6 +159,7 @@ def later_table() -> Html:
     alone = {row["model"]: row["en_de"] for row in agents.rows}
     error, quality = ({row["model"]: row[name] for row in aligned.rows} for name in ("aer_deen", "bleu_deen"))
     average, supervised = "Layer average baseline", "++ GIZA++ supervised"
+    elsewhere = _lectures()
     lines = (
         ("Large batches, half precision", scaled,
          f"English to German {bleu['Our result']:.1f} BLEU, the big model of this chapter's paper "
@@ -149,11 +167,12 @@ def later_table() -> Html:
         ("Back-translation", translated,
          f"English to German, mean BLEU of five years: {mean['bitext']:.2f} with real pairs only; back-translated "
          f"by beam search {mean['+ beam']:.2f}, by sampling {mean['+ sampling']:.2f}, by beam search with noise "
-         f"{mean['+ beam+noise']:.2f}"),
+         f"{mean['+ beam+noise']:.2f}{elsewhere['edunov2018']}"),
         ("BPE-dropout", segmented, "none shown: entered from memory"),
         ("Several agents", agents,
          f"released code, English to German: the left-to-right agent {alone['L2R']:.2f} BLEU alone and "
-         f"{alone['MAL-L2R']:.2f} with the others; the code differs from the paper, whose own tables were not at hand"),
+         f"{alone['MAL-L2R']:.2f} with the others; the code differs from the paper, whose own tables were not at hand"
+         f"{elsewhere['bi2019']}"),
         ("Joint alignment", aligned,
          f"German to English, alignment error in percent: averaged attention {error[average]:.1f}, trained head "
          f"{error['+ full-context']:.1f}, with the aligner's help {error[supervised]:.1f}, the aligner itself "
@@ -167,25 +186,20 @@ def later_table() -> Html:
     return grid.render()
 
 
-def disagreements() -> str:
-    """Where the lectures that the book was written from and its facts give different numbers, in sentences."""
+def _lectures() -> dict[str, str]:
+    """What lectures on two of the papers say otherwise than their facts, by paper, as the end of a sentence."""
     papers = load_papers()
     data, agents = papers["edunov2018"].recipe["data"], papers["bi2019"].recipe["model"]
     corpus, pairs = data["en_de_bitext"].split(", ")[:2]
     sentences = data["monolingual"].partition(";")[0]
     (deep,) = [text for text in agents["agents_in_released_code"].values() if "deep encoder" in text]
-    ours = papers["vaswani2017"].recipe["data"]["en_de"]
-    lectures = papers["vaswani2017"].exact_fact("lectures")
-    translated, depth = lectures["edunov2018"], lectures["bi2019"]["encoder_layers"]
-    return (
-        f"Back-translation: the lectures have {translated['pairs']} real pairs and {translated['sentences']} sentences "
-        f"to translate back; the facts, from the authors' code, have {pairs} ({corpus}) and {sentences}. The lectures' "
-        f"pairs may be the {ours['pairs']:,} of {ours['corpus']}, on which the Transformer itself was trained; for the "
-        f"sentences we know no reason. Agents: the lectures have an encoder of {depth} layers, the released code has "
-        f"{deep.partition(': ')[2].partition(',')[0]}. Both may be right, since the code differs from the paper. None "
-        "of this could be looked up in the papers themselves, and which agents the second has is known from memory and "
-        "from the code only."
-    )
+    said = papers["vaswani2017"].exact_fact("lectures")
+    return {
+        "edunov2018": f"; the authors' code has {pairs} ({corpus}) and {sentences}, lectures on the paper have "
+        f"{said['edunov2018']['pairs']} and {said['edunov2018']['sentences']}",
+        "bi2019": f"; its deepest agent has {deep.partition(': ')[2].partition(',')[0]}, where lectures on the paper"
+        f" have {said['bi2019']['encoder_layers']}",
+    }
 
 
 def marking(paper: Paper) -> str:
@@ -195,38 +209,57 @@ def marking(paper: Paper) -> str:
 
 
 def data_table(paper: Paper, records: Sequence[Record], profile: str = BOOK_PROFILE) -> Html:
-    """The corpora that this chapter's recorded runs read: sizes, vocabulary, licence and source.
+    """What this chapter's recorded runs read: sizes and vocabulary, a row for each corpus, licences in the notes.
 
     Args:
         paper: the facts, with the budgets.
         records: of the chapter; a corpus that no record has read is only named, in a note.
         profile: whose runs.
     """
-    columns = ["Runs", "Corpus", "Training pairs", "Validation", "Test", "Vocabulary", "Licence and source"]
+    columns = ["Corpus", "Runs", "Training pairs", "Validation", "Test", "Vocabulary"]
     grid = Grid(
         plain(f"Data of the recorded runs at profile {profile}; checksums are in the records"), columns
     )
     keys = [record.key for record in records]
     recorded = {experiment.partition("/")[0] for _, experiment, at, _ in keys if at == profile}
-    waiting = []
-    for task, label in (TASKS | {GRID: "Table 3"}).items():
+    waiting, rows, licences = [], {}, {}
+    for task, label in (TASKS | {GRID: "Table 3", LENGTHS: "Longer sentences"}).items():
         budget = paper.budgets[task].get(profile)
         if budget is None:
             continue
         if task not in recorded:
             waiting.append(label)
             continue
-        corpus = budget["corpus"]
-        title, licence = _origin(corpus["name"])
-        sizes = [_pairs(paper, corpus), _size(corpus.get("n_validation")), _tests(corpus)]
-        cells = [label, title, *sizes, f"{corpus['vocab_size']:,} subwords"]
-        grid.add([*map(plain, cells), linked(licence)])
+        title, licence = _origin(LENGTHS if task == LENGTHS else budget["corpus"]["name"])
+        licences[title] = licence
+        sizes = _copied(budget) if task == LENGTHS else _sizes(paper, budget["corpus"])
+        rows.setdefault((title, *sizes), []).append(label)
+    for (title, *sizes), labels in rows.items():
+        grid.add([*map(plain, (title, "; ".join(labels), *sizes))])
     said = f"Configured at profile {profile}, not recorded: {'; '.join(waiting)}." if waiting else ""
-    grid.notes = [plain(said)]
     if not grid.rows:
         none = plain(" ".join(filter(None, [NO_RECORDS, said])))
         return Html(f'<p class="attn-note">{none.html}</p>', none.text)
+    grid.notes = [
+        linked(f"{title}. Licence: {licence}") for title, licence in licences.items() if licence != _FREE
+    ] + [plain(said)]
     return grid.render()
+
+
+def _sizes(paper: Paper, corpus: Mapping) -> tuple[str, ...]:
+    """Training pairs, validation, tests and vocabulary of a corpus in a budget."""
+    vocabulary = f"{corpus['vocab_size']:,} subwords"
+    return _pairs(paper, corpus), _size(corpus.get("n_validation")), _tests(corpus), vocabulary
+
+
+def _copied(budget: Mapping) -> tuple[str, ...]:
+    """The same of copied letters, which are drawn anew for every update."""
+    lengths, task = budget["test_lengths"], budget["task"]
+    drawn = f"{budget['training']['steps'] * budget['pairs']:,}, drawn anew for every update"
+    tests = (
+        f"{budget['n_test']} pairs of each of {len(lengths)} lengths from {min(lengths)} to {max(lengths)}"
+    )
+    return drawn, BLANK, tests, f"{task['n_letters']} letters"
 
 
 def _pairs(paper: Paper, corpus: Mapping) -> str:
@@ -247,7 +280,9 @@ def _size(count: int | None) -> str:
 def _origin(name: str) -> tuple[str, str]:
     """Title of a corpus, and licence with where it comes from; a stand-in is called one."""
     if name == GENERATED:
-        return "sentences generated by rule", "none needed"
+        return "sentences generated by rule", _FREE
+    if name == LENGTHS:
+        return "random letters, to be copied", _FREE
     corpus = registry.get(name)
     stands = f", in the place of {corpus.stand_in_for}" if corpus.stand_in_for else ""
     return corpus.title + stands, " ".join(filter(None, [f"{corpus.licence} ({corpus.home}).", corpus.note]))
@@ -312,7 +347,7 @@ def norm_words(post: Sequence[Record], pre: Sequence[Record]) -> str:
 
 
 def _norm_difference(post: Sequence[Record], pre: Sequence[Record]) -> str:
-    """Cost before the sub-layer minus after the sum, of pairs with the same seed, and what can be said of it."""
+    """Cross-entropy before the sub-layer minus after the sum, of pairs with the same seed, and what it says."""
     others = {run.seed: run for run in post}
     pairs = [(run, others[run.seed]) for run in pre if run.seed in others]
     if len(pairs) < 2:
@@ -321,7 +356,7 @@ def _norm_difference(post: Sequence[Record], pre: Sequence[Record]) -> str:
     low, high = t_interval(values)
     said = "below 0: before is better" if high < 0 else "above 0: after is better" if low > 0 else None
     return (
-        f"Cost before the sub-layer minus after the sum, in nats: {sum(values) / len(values):+.3f}, "
+        f"Cross-entropy before the sub-layer minus after the sum, in nats: {sum(values) / len(values):+.3f}, "
         f"{CONFIDENCE:.0%} interval [{low:.3f}, {high:.3f}] over {len(pairs)} seeds, "
         + (f"all {said}." if said else "which holds 0: undecided.")
     )
@@ -366,7 +401,7 @@ def _rows_where(records: Rows, rule: Callable[[Record], bool]) -> str:
 
 
 def rule_words(paper: Paper, records: Sequence[Record]) -> list[str]:
-    """The rules about plateau and fall: limit, when it was set, and the verdicts that each withholds, a paragraph each.
+    """The rules about plateau and fall: limit, and the verdicts that each withholds, a paragraph each.
 
     Args:
         paper: the facts, with the limits.
@@ -376,7 +411,7 @@ def rule_words(paper: Paper, records: Sequence[Record]) -> list[str]:
     if not runs:
         return [NO_RECORDS]
     free, some, judged = (
-        {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
+        {claim.id: judge(claim, paper, runs, lambda record: "fresh") for claim in which}
         for which in (claims.WITHOUT_RULE, claims.WITHOUT_FALLING, claims.TABLE3)
     )
     return [
@@ -400,8 +435,8 @@ def _withheld(margin: Mapping, without: Mapping[str, Verdict], judged: Mapping[s
     }
     said = "; ".join(f"{count} {name}" for name, count in counts.items())
     return (
-        f"The limit is {margin['value']:g} {margin['unit']}. Why: {margin['why']}. By this rule {len(withheld)} of "
-        f"{len(without)} tests are not judged. Without it: {said}."
+        f"The limit is {margin['value']:g} {margin['unit']} (why, and when it was set, is told below the table of "
+        f"claims). By this rule {len(withheld)} of {len(without)} tests are not judged. Without it: {said}."
     )
 
 
@@ -483,15 +518,56 @@ def _gain(run: Record) -> float:
     return log(run.metric("perplexity") / run.metric("best_perplexity"))
 
 
+def _last_and_best(paper: Paper, runs: Sequence[Record]) -> list[dict[str, Verdict]]:
+    """The tests on table 3 by id, judged after the last update, and at every run's best evaluation."""
+    return [
+        {claim.id: judge(claim, paper, runs, lambda record: "fresh") for claim in which}
+        for which in (claims.TABLE3, claims.AT_BEST)
+    ]
+
+
+def fragile_words(paper: Paper, records: Sequence[Record]) -> str:
+    """Which tests on table 3 hold after the last update and not at the best evaluation, and how many hold by chance.
+
+    Args:
+        paper: the facts, with the margins.
+        records: of the chapter.
+    """
+    runs = _of_grid(records)
+    if not runs:
+        return NO_RECORDS
+    last, best = _last_and_best(paper, runs)
+    holding = [name for name, v in last.items() if v.verdict == HOLDS]
+    lost = [
+        f"{last[name].measure} {_span(last[name])}, at the best evaluations {_span(best[name])}"
+        for name in holding
+        if best[name].verdict != HOLDS
+    ]
+    orders = [v for v in last.values() if v.kind == "order" and v.verdict in (HOLDS, FAILS)]
+    seeds = " or ".join(map(str, sorted({v.seeds for v in orders}))) or "no"
+    gone = f"these do not: {'; '.join(lost)}" if lost else "all do"
+    by_chance = (1 - CONFIDENCE) / 2
+    return (
+        f"Of the {len(holding)} tests on trained models that hold after the last update, {len(holding) - len(lost)} hold"
+        f" at every run's best evaluation, too; {gone}. An interval of {CONFIDENCE:.0%} lies above 0 in {by_chance:.1%}"
+        f" of tests where nothing differs: of {len(orders)} tests of order that are judged here, with {seeds} seeds"
+        f" each, about {len(orders) * by_chance:.1f} would hold by chance alone."
+    )
+
+
+def _span(verdict: Verdict) -> str:
+    if verdict.interval is None:
+        return verdict.verdict
+    low, high = verdict.interval
+    return f"[{low:.3g}, {high:.3g}] {verdict.unit}"
+
+
 def best_words(paper: Paper, records: Sequence[Record]) -> str:
     """Whether a verdict changes with the best evaluation in the place of the last, in a sentence."""
     runs = _of_grid(records)
     if not runs:
         return NO_RECORDS
-    last, best = (
-        {claim.id: judge(claim, paper, runs, lambda record: False) for claim in which}
-        for which in (claims.TABLE3, claims.AT_BEST)
-    )
+    last, best = _last_and_best(paper, runs)
     changed = [
         f"{v.measure} ({v.verdict}, at the best evaluation {best[name].verdict})"
         for name, v in last.items()
