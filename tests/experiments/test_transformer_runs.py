@@ -180,6 +180,14 @@ def test_configs_are_json_and_say_their_share(experiment):
         assert f"of the {whole}" in experiment.share(config) and "FLOPs" in experiment.share(config)
 
 
+def test_a_share_says_where_sentences_are_generated():
+    grid = BY_ID[f"{GRID}/base"]
+    said = {profile: grid.share(config) for profile, config in grid.configs.items()}
+    assert said["cpu"].startswith("generated sentences, not newstest2013: at most 1,800,000 target tokens")
+    assert said["gpu"].startswith("generated") and said["paper"].startswith("at most")
+    assert BY_ID["captions_en_de/gru"].share(BY_ID["captions_en_de/gru"].configs["cpu"]).startswith("at most")
+
+
 def test_a_share_is_of_tokens_and_of_arithmetic():
     """The paper's own runs are the whole; half of the layers do about half of the arithmetic on as many tokens."""
     whole = BY_ID["wmt14_en_de/big"]

@@ -142,8 +142,8 @@ def head_words(*, seq_len: int, d_model: int, n_heads: int) -> str:
     one, several = (_counted(layer, inputs).total for layer in layers)
     said = f"{one:,} each" if one == several else f"{one:,} and {several:,}"
     return (
-        f"Multiply-adds of one layer on n = {seq_len} positions at d = {d_model}, with 1 head and with {n_heads}: {said}. "
-        f"Weights that the softmax makes: {seq_len**2:,} and {n_heads * seq_len**2:,}."
+        f"Multiply-adds of one layer on n = {seq_len} positions at d = {d_model}, with 1 head and with {n_heads}: "
+        f"{said}. Weights that the softmax makes: {seq_len**2:,} and {n_heads * seq_len**2:,}."
     )
 
 

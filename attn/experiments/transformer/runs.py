@@ -12,7 +12,7 @@ import torch
 from attn.data.copied_letters import CopyingTask
 from attn.experiments.transformer.alignments import AlignedWorkload
 from attn.experiments.transformer.best import BestWorkload
-from attn.experiments.transformer.corpora import CorpusConfig
+from attn.experiments.transformer.corpora import GENERATED, CorpusConfig
 from attn.experiments.transformer.flops import model_flops
 from attn.experiments.transformer.lengths import LengthsConfig, LengthsWorkload
 from attn.experiments.transformer.pronoun import CaptionsWorkload
@@ -326,9 +326,10 @@ def _share(config: TranslationConfig, *, whole: str) -> str:
             (printed_model(row), PRINTED_VOCABULARY, theirs),
         )
     )
+    generated = "generated sentences, not newstest2013: " if config.corpus.name == GENERATED else ""
     return plain_exponent(
-        f"at most {seen:,} target tokens, {seen / theirs:.2g} of the {theirs:,} of the paper's {whole} model, and "
-        f"{done:.2g} FLOPs, {done / all_flops:.2g} of its {all_flops:.2g}"
+        f"{generated}at most {seen:,} target tokens, {seen / theirs:.2g} of the {theirs:,} of the paper's {whole} model"
+        f", and {done:.2g} FLOPs, {done / all_flops:.2g} of its {all_flops:.2g}"
     )
 
 
