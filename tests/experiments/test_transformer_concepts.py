@@ -113,7 +113,7 @@ def test_gradients_vanish_explode_or_stay():
     for kind in ("rnn", "lstm", "gru"):
         assert falls[kind][40] < 1e-5 * falls[kind][0]
     assert falls["attention"][40] > 0.3 * falls["attention"][5]
-    grows = concepts.gradient_by_distance("rnn", **options, recurrent_scale=4.0).mean(0)
+    grows = concepts.gradient_by_distance("rnn", **options, recurrent_scale=concepts.EXPLODING_SCALE).mean(0)
     assert grows[40] > 2 * grows[5]
 
 

@@ -22,7 +22,7 @@ from attn.experiments.transformer.architecture import (
     shortened,
 )
 from attn.experiments.transformer.complexity import LAYERS, multiply_adds
-from attn.experiments.transformer.concepts import BeyondTraining, ScaleEffect
+from attn.experiments.transformer.concepts import BeyondTraining, RecallBudget, ScaleEffect
 from attn.reproduction.figures import use_style
 from attn.transformer import Transformer
 
@@ -161,7 +161,7 @@ def test_gradients_show_medians_and_say_the_factor_a_step():
     found = lines(drawing.axes[0])
     assert found["LSTM"][1][:3] == [1, 0.5, 0.25] and found["attention"][1][9] == 3
     assert drawing.axes[0].get_yscale() == "log" and drawing.axes[0].get_ylim()[0] == 1e-9
-    expected = "Factor on the gradient for one position more: LSTM 0.50; RNN, recurrent weights × 3 1.10."
+    expected = "Factor on the gradient for one position more: LSTM 0.50; RNN, recurrent weights × 4 1.10."
     assert figures.gradients_words(falling()) == expected
 
 
@@ -245,7 +245,10 @@ def test_what_is_remembered_is_told_for_the_shortest_and_the_longest_gap():
     assert said.startswith(
         "Right answers with 2 and with 8 symbols in between: attention 100% and 80%; RNN 50% and 10%;"
     )
-    assert "by chance 12%" in said and "over 2 seeds" in said
+    assert "by chance 12%" in said and "over 2 seeds; at most 150 updates each" in said
+    budget = RecallBudget(max_updates=7, solved=0.5)
+    said = figures.recalls_words((2, 4, 8), shares, chance=0.125, budget=budget)
+    assert said.endswith("at most 7 updates each; training stops where the loss falls below 0.5 nats.")
 
 
 def test_one_head_names_the_tokens():

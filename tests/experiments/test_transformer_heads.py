@@ -55,12 +55,26 @@ def test_the_figure_has_both_and_the_words_their_means():
     for i, kind in enumerate(heads.KINDS):
         np.testing.assert_allclose(drawn[2 * i], [0, 2 / 3])
         np.testing.assert_allclose(drawn[2 * i + 1], start[kind])
-    said = heads.words(record())
+    said = heads.words([record()])
+    assert said.endswith("One sentence of 1 run.")
     assert f"0.33 in encoder self-attention ({start['encoder'].mean():.2f} before training)" in said
 
 
+def test_words_are_means_and_ranges_over_runs():
+    class Alike(Kept):
+        def artifact(self):
+            arrays = super().artifact()
+            return arrays | {"attention_encoder": np.zeros_like(arrays["attention_encoder"])}
+
+    start = heads.untrained(record())["encoder"].mean()
+    said = heads.words([record(), Alike(record().path, record().data)])
+    assert f"0.17 in encoder self-attention (0.00 to 0.33; {start:.2f} before training)" in said
+    assert "0.33 in decoder self-attention (0.33 to 0.33; " in said
+    assert said.endswith("One sentence of each of 2 runs, the mean and the range over them.")
+
+
 def test_without_a_record_it_says_so_and_draws_nothing():
-    assert heads.words(None) == "No records yet."
+    assert heads.words([]) == "No records yet."
     before = plt.get_fignums()
     assert heads.draw(None) is None
     assert plt.get_fignums() == before, "an empty figure would be shown"

@@ -72,7 +72,32 @@ def test_the_recurrent_paper_s_table_says_how_it_was_checked():
     said = " ".join(repr(printed.recurrent_table(RECURRENT)).split())
     assert "RNNencdec-50 17.82 26.71" in said and "RNNsearch-50 26.75 34.16" in said
     assert "The paper's numbers: two sources (" in said
+    assert (
+        "higher in 4 of 4 comparisons" in said
+        and "raise 2 of 2 scores without attention and 2 of 2 with" in said
+    )
+    assert (
+        "RNNsearch-30 has 21.50 on all sentences and RNNencdec-50 17.82" in said
+        and "sentences beats none on" in said
+    )
     assert "RNNsearch-50: no loss at length 50 and above (two sources). No printed numbers" in said
+
+
+def test_what_that_paper_concludes_is_counted_in_its_cells():
+    table = RECURRENT.table("table1")
+    rows = tuple(
+        row | {"all": 10.0} if row["model"].startswith("RNNsearch-30") else row
+        for row in map(dict, table.rows)
+    )
+    tables = tuple(replace(table, rows=rows) if each is table else each for each in RECURRENT.tables)
+    said = " ".join(repr(printed.recurrent_table(replace(RECURRENT, tables=tables))).split())
+    assert "higher in 3 of 4 comparisons" in said and "sentences does not beat none on" in said
+    assert "raise 2 of 2 scores without" in said
+
+
+def test_the_paper_s_budget_is_the_recipe_s():
+    said = printed.budget_words(FACTS)
+    assert "4,500,000 pairs; 8 P100 for 0.5 days (Transformer (base model)) and 8 P100 for 3.5 days" in said
 
 
 def test_recurrent_models_stand_beside_the_print_as_far_as_they_are_recorded():
@@ -92,14 +117,22 @@ def test_recurrent_models_stand_beside_the_print_as_far_as_they_are_recorded():
         in none
         and "Here, BLEU" not in none
     )
+    assert none.endswith("not scored by length."), "nothing is compared"
     one = printed.recurrent_words(RECURRENT, {"lstm": runs("lstm", 20.0, 21.0)}, "t")
     assert "Here, BLEU on t: LSTM without attention 20.5. Not recorded here: GRU" in one
+    assert one.endswith("not scored by length.")
+    attending = printed.recurrent_words(RECURRENT, {"gru_attention": runs("gru_attention", 30.0)}, "t")
+    assert attending.endswith(
+        "No model without attention is recorded, so what attention is worth here is not known."
+    )
     both = printed.recurrent_words(
         RECURRENT, {"lstm": runs("lstm", 20.0), "gru_attention": runs("gru", 30.0)}, "t"
     )
     assert "is not attention alone: cell and width differ" in both
     every = {kind: runs(kind, 20.0) for kind in ("lstm", "gru", "gru_attention")}
     assert "not attention alone" not in printed.recurrent_words(RECURRENT, every, "t")
+    without_lstm = {kind: every[kind] for kind in ("gru", "gru_attention")}
+    assert printed.recurrent_words(RECURRENT, without_lstm, "t").endswith("not scored by length.")
     assert (
         "LSTM without attention 20.0; GRU with additive attention 30.0." in both
         and "Not recorded here: GRU without attention." in both

@@ -56,20 +56,32 @@ def test_the_figure_has_every_head_and_the_words_count_them():
     points = [line.get_xydata() for line in axes.lines[1:]]
     assert [len(found) for found in points] == [3, 3]
     np.testing.assert_allclose(points[0][0], [0.3, 0.0], atol=1e-12)
-    words = figures.pronoun_words(arrays)
-    assert words.startswith("0 of 6 heads") and "no head resolves the pronoun" in words
+    words = figures.pronoun_words([arrays])
+    assert words.startswith("No head resolves the pronoun in any of 1 run, 6 heads in all: 0 heads lean")
     assert "is 0.300 (layer 1, head 1, towards what is meant)" in words
+    assert words.endswith("It is one pair of sentences.")
 
 
 def test_a_head_resolves_the_pronoun_if_it_looks_at_the_right_noun_in_both_sentences():
     # weight 0.2 + lean to the dog, 0.3 to the street
     for lean, said in (
-        ({"dog": 0.4, "street": -0.1}, "6 of 6 heads lean to the dog where the dog is meant"),
-        ({"dog": 0.13, "street": 0.07}, "0 by more than 0.05 of the weight each time: no head resolves"),
+        ({"dog": 0.4, "street": -0.1}, "6 heads lean to the dog where the dog is meant"),
+        (
+            {"dog": 0.13, "street": 0.07},
+            "6 heads lean to the dog where the dog is meant and to the street where the street is, 0 by",
+        ),
         ({"dog": 0.0, "street": 0.4}, "away from what is meant"),
     ):
-        assert said in figures.pronoun_words(kept(lean))
-    assert "6 of the heads resolve the pronoun" in figures.pronoun_words(kept({"dog": 0.4, "street": -0.1}))
+        assert said in figures.pronoun_words([kept(lean)])
+
+
+def test_heads_are_counted_over_all_runs():
+    resolves, moves = kept({"dog": 0.4, "street": -0.1}), kept({"dog": 0.0, "street": 0.9})
+    said = figures.pronoun_words([moves, resolves])
+    assert said.startswith(
+        "A head resolves the pronoun in 1 of 2 runs, 12 heads in all: 6 heads lean to the dog"
+    )
+    assert "6 by more than 0.05" in said and "is 0.900 (layer 1, head 1, away from what is meant)" in said
 
 
 @pytest.fixture(scope="module")

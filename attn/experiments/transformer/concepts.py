@@ -26,6 +26,7 @@ from attn.training.schedules import inverse_sqrt
 DOUBLE = torch.float64
 RECURRENT = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 KINDS = (*RECURRENT, "attention")
+EXPLODING_SCALE = 4.0  # on recurrent weights, large enough that gradients grow
 
 
 # --- Sec. 3.2.1: why divide by sqrt(d_k) --------------------------------------------------------------------

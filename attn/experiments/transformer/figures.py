@@ -25,7 +25,7 @@ from attn.experiments.transformer.complexity import (
     RESTRICTED,
     multiply_adds,
 )
-from attn.experiments.transformer.concepts import BeyondTraining, ScaleEffect
+from attn.experiments.transformer.concepts import EXPLODING_SCALE, BeyondTraining, RecallBudget, ScaleEffect
 from attn.experiments.transformer.pronoun import SENTENCES, looks
 from attn.reproduction.figures import COLOURS, SIGNED_MAP, WEIGHTS_MAP, figure, legend_below
 
@@ -43,7 +43,7 @@ _NAMES = {
     "rnn": "RNN",
     "lstm": "LSTM",
     "gru": "GRU",
-    "exploding": "RNN, recurrent weights × 3",
+    "exploding": f"RNN, recurrent weights × {EXPLODING_SCALE:g}",
 }
 _LAYER_COLOURS = {ATTENTION: "#0072B2", RECURRENT: "#E69F00", CONVOLUTION: "#009E73", RESTRICTED: "#56B4E9"}
 _LAYER_LINES = {ATTENTION: "-", RECURRENT: "--", CONVOLUTION: "-.", RESTRICTED: ":"}
@@ -227,8 +227,22 @@ def recalls(gaps: Sequence[int], shares: Mapping[str, np.ndarray], *, chance: fl
     return drawing
 
 
-def recalls_words(gaps: Sequence[int], shares: Mapping[str, np.ndarray], *, chance: float) -> str:
-    """What each kind remembers over the shortest and the longest gap, medians over seeds, in sentences."""
+def recalls_words(
+    gaps: Sequence[int],
+    shares: Mapping[str, np.ndarray],
+    *,
+    chance: float,
+    budget: RecallBudget | None = None,
+) -> str:
+    """What each kind remembers over the shortest and the longest gap, medians over seeds, and the budget, in sentences.
+
+    Args:
+        gaps: symbols in between.
+        shares: of right answers [seeds, gaps], by kind.
+        chance: share of right answers by chance.
+        budget: what the models were trained with; None for the defaults.
+    """
+    budget = budget or RecallBudget()
     parts = [
         f"{_NAMES[kind]} {np.median(found[:, 0]):.0%} and {np.median(found[:, -1]):.0%}"
         for kind, found in shares.items()
@@ -236,7 +250,8 @@ def recalls_words(gaps: Sequence[int], shares: Mapping[str, np.ndarray], *, chan
     seeds = len(next(iter(shares.values())))
     return (
         f"Right answers with {gaps[0]} and with {gaps[-1]} symbols in between: {'; '.join(parts)}; by chance "
-        f"{chance:.0%}. Medians over {seeds} seeds, at one budget for all."
+        f"{chance:.0%}. Medians over {seeds} seeds; at most {budget.max_updates} updates each; training stops "
+        f"where the loss falls below {budget.solved:g} nats."
     )
 
 
@@ -371,10 +386,9 @@ def pronoun(arrays: Mapping[str, np.ndarray]) -> Figure:
     Args:
         arrays: what `pronoun_maps` kept.
     """
-    found = looks(arrays)
+    lean = _leans(arrays)
     drawing, axes = figure(width=_PHONE, height=3.4)
     axes.plot([-1, 1], [-1, 1], color=COLOURS["paper"], linewidth=0.8)
-    lean = {meant: found.to_dog[meant] - found.to_street[meant] for meant in SENTENCES}
     for layer, (x, y) in enumerate(zip(lean["dog"], lean["street"], strict=True)):
         style = {"color": list(_COLOURS.values())[layer % 5], "marker": "osD^v"[layer % 5]}
         axes.plot(x, y, linestyle="", markersize=5, label=f"layer {layer + 1}", **style)
@@ -387,25 +401,42 @@ def pronoun(arrays: Mapping[str, np.ndarray]) -> Figure:
     return drawing
 
 
-def pronoun_words(arrays: Mapping[str, np.ndarray], *, least: float = 0.05) -> str:
-    """How many heads resolve the pronoun, and how far the sentences move a head at most.
+def pronoun_words(runs: Sequence[Mapping[str, np.ndarray]], *, least: float = 0.05) -> str:
+    """How many heads resolve the pronoun, and how far the sentences move a head at most, over all runs.
 
     Args:
-        arrays: what `pronoun_maps` kept.
+        runs: of each run what `pronoun_maps` kept.
         least: weight by which a head has to lean, in both sentences, to count.
     """
-    found = looks(arrays)
-    lean = {meant: found.to_dog[meant] - found.to_street[meant] for meant in SENTENCES}
-    shift = lean["dog"] - lean["street"]
-    right, clearly = (int(((lean["dog"] > limit) & (lean["street"] < -limit)).sum()) for limit in (0, least))
+    leans = [_leans(arrays) for arrays in runs]
+    counts = {limit: [_right(lean, limit) for lean in leans] for limit in (0, least)}
+    clear = sum(count > 0 for count in counts[least])
+    shift = max((lean["dog"] - lean["street"] for lean in leans), key=lambda moved: np.abs(moved).max())
     layer, head = np.unravel_index(np.abs(shift).argmax(), shift.shape)
-    return (
-        f"{right} of {shift.size} heads lean to the dog where the dog is meant and to the street where the street is, "
-        f"{clearly} by more than {least:g} of the weight each time: "
-        f"{'no head resolves' if not clearly else f'{clearly} of the heads resolve'} the pronoun. The largest change "
-        f"from one sentence to the other is {abs(shift[layer, head]):.3f} (layer {layer + 1}, head {head + 1}, "
-        f"{'towards' if shift[layer, head] > 0 else 'away from'} what is meant)."
+    heads = sum(lean["dog"].size for lean in leans)
+    of_runs = f"{len(runs)} run{'' if len(runs) == 1 else 's'}, {heads} heads in all"
+    resolved = (
+        f"A head resolves the pronoun in {clear} of {of_runs}"
+        if clear
+        else f"No head resolves the pronoun in any of {of_runs}"
     )
+    return (
+        f"{resolved}: {sum(counts[0])} heads lean to the dog where the dog is meant and to the street where "
+        f"the street is, {sum(counts[least])} by more than {least:g} of the weight each time. The largest change from "
+        f"one sentence to the other is {abs(shift[layer, head]):.3f} (layer {layer + 1}, head {head + 1}, "
+        f"{'towards' if shift[layer, head] > 0 else 'away from'} what is meant). It is one pair of sentences."
+    )
+
+
+def _leans(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weight from the pronoun to the dog minus to the street [N, H], by the noun that is meant."""
+    found = looks(arrays)
+    return {meant: found.to_dog[meant] - found.to_street[meant] for meant in SENTENCES}
+
+
+def _right(lean: Mapping[str, np.ndarray], limit: float) -> int:
+    """Heads that lean by more than `limit` to the noun that is meant, in both sentences."""
+    return int(((lean["dog"] > limit) & (lean["street"] < -limit)).sum())
 
 
 def _tokens(axis: Any, tokens: Sequence[str], *, size: float = 8, **style: Any) -> None:

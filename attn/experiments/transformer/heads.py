@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -75,16 +75,21 @@ def draw(record: Record | None) -> Figure | None:
     return drawing
 
 
-def words(record: Record | None) -> str:
-    """The means over layers in a sentence."""
-    if record is None:
+def words(records: Sequence[Record]) -> str:
+    """The means over layers and runs in a sentence, with their range over runs."""
+    if not records:
         return "No records yet."
-    start = untrained(record)
-    parts = [
-        f"{values.mean():.2f} in {KINDS[kind]} ({start[kind].mean():.2f} before training)"
-        for kind, values in of_record(record).items()
-    ]
+    found, start = (
+        {kind: [one[kind].mean() for one in each] for kind in KINDS}
+        for each in ([of_record(record) for record in records], [untrained(record) for record in records])
+    )
+    parts = []
+    for kind, name in KINDS.items():
+        values = found[kind]
+        span = f"{min(values):.2f} to {max(values):.2f}; " if len(values) > 1 else ""
+        parts.append(f"{np.mean(values):.2f} in {name} ({span}{np.mean(start[kind]):.2f} before training)")
+    runs = "1 run" if len(records) == 1 else f"each of {len(records)} runs, the mean and the range over them"
     return (
         "Of the weight that a position gives, two heads of a layer place this share on different positions: "
-        f"{'; '.join(parts)}. One sentence, seed {record.seed}."
+        f"{'; '.join(parts)}. One sentence of {runs}."
     )

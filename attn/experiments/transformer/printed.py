@@ -30,6 +30,16 @@ def heads_words(paper: Paper) -> str:
     return f"In the paper {'; '.join(said)}."
 
 
+def budget_words(paper: Paper) -> str:
+    """Pairs, GPUs and days of the paper's own training to German, in a sentence."""
+    data, runs = paper.recipe["data"]["en_de"], paper.recipe["training_cost"]["runs"]
+    trained = [run for run in runs if run["model"].startswith("Transformer")]
+    said = " and ".join(
+        f"{run['gpus']} {run['gpu']} for {run['days']:g} days ({run['model']})" for run in trained
+    )
+    return f"The paper's own training to German: {data['pairs']:,} pairs; {said}."
+
+
 # --- table 2 -------------------------------------------------------------------------------------------------
 
 
@@ -114,18 +124,39 @@ def recurrent_table(paper: Paper) -> Html:
     )
     for row in scores.rows:
         grid.add([plain(row["model"]), *(plain(f"{row[name]:.2f}") for name in ("all", "no_unk"))])
+    said = _conclusions({row["model"]: row for row in scores.rows})
     by_length = "; ".join(f"{row['model']}: {row['behaviour']}" for row in curve.rows)
     grid.notes = [
+        plain(said),
         linked(f"The paper's numbers: {scores.checked} ({scores.source}). {scores.notes}"),
         plain(f"{curve.caption}: {by_length} ({curve.checked}). {curve.notes}"),
     ]
     return grid.render()
 
 
+def _conclusions(rows: Mapping[str, Row]) -> str:
+    """What that paper concludes from the table, as arithmetic on its cells, in three sentences."""
+    columns = ("all", "no_unk")
+
+    def above(better: str, worse: str) -> int:
+        return sum(rows[better][column] > rows[worse][column] for column in columns)
+
+    both = sum(above(f"RNNsearch-{limit}", f"RNNencdec-{limit}") for limit in (30, 50))
+    longer = [above(f"{model}-50", f"{model}-30") for model in ("RNNencdec", "RNNsearch")]
+    short, long = (rows[name]["all"] for name in ("RNNsearch-30", "RNNencdec-50"))
+    return (
+        f"With attention the score is higher in {both} of 4 comparisons, at both limits on the length of training "
+        f"sentences and in both columns. RNNsearch-30 has {short:.2f} on all sentences and RNNencdec-50 {long:.2f}: "
+        f"attention trained on shorter sentences {'beats' if short > long else 'does not beat'} none on longer ones."
+        f" Longer training sentences raise {longer[0]} of 2 scores without attention and {longer[1]} of 2 with it."
+    )
+
+
 _CONFOUNDED = (
     f" The difference between {LABELS['lstm']} and {LABELS['gru_attention']} is not attention alone: cell and width "
     f"differ, too. Until {LABELS['gru']}, of the same width, is recorded, what attention is worth here is not known."
 )
+_NO_BASELINE = " No model without attention is recorded, so what attention is worth here is not known."
 
 
 def recurrent_words(paper: Paper, records: Mapping[str, Sequence[Record]], test: str) -> str:
@@ -148,9 +179,11 @@ def recurrent_words(paper: Paper, records: Mapping[str, Sequence[Record]], test:
     missing = [LABELS[kind] for kind in kinds if not records.get(kind)]
     here = f"Here, BLEU on {test}: {'; '.join(ours)}. " if ours else ""
     waits = f"Not recorded here: {'; '.join(missing)}. " if missing else ""
-    confounded = "" if records.get("gru") else _CONFOUNDED
+    caveat = ""
+    if records.get("gru_attention") and not records.get("gru"):
+        caveat = _CONFOUNDED if records.get("lstm") else _NO_BASELINE
     return (
         f"In print, news from English to French: {without:.2f} BLEU without attention, {attending:.2f} with it "
         f"(RNNencdec-50, RNNsearch-50; {table.checked}). {here}{waits}Captions are not news, and German is not French: "
-        f"only the direction can be compared. Ours are not scored by length.{confounded}"
+        f"only the direction can be compared. Ours are not scored by length.{caveat}"
     )

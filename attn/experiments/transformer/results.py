@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import log
 from statistics import fmean, stdev
@@ -98,7 +99,26 @@ def own_rows(tables: Mapping[str, Records], test: str, caption: str) -> Html:
         for index, (kind, rows) in enumerate(there.items()):
             cells = [f"{LABELS[kind]}, {_seeds(rows)}", *(columns[name](rows) for name in names)]
             grid.add([None if index else plain(corpus), *map(plain, cells)])
+    runs = [row for records in tables.values() for rows in records.values() for row in rows]
+    grid.notes = [plain(scoring_words(runs, f"bleu_{test}"))]
     return grid.render() if grid.rows else _NO_RECORDS
+
+
+def scoring_words(runs: Sequence[Record], metric: str) -> str:
+    """How a BLEU of some runs was scored: signature and search, from the metric's definition; empty where none says so.
+
+    Args:
+        runs: of any experiments.
+        metric: as "bleu_validation".
+    """
+    definitions = dict.fromkeys(run.data["metrics"][metric]["definition"] for run in runs)
+    found = dict.fromkeys(
+        f"{signature[1]}, {search[0]}"
+        for text in definitions
+        if (signature := re.match(r"sacrebleu ([^;]+);", text))
+        and (search := re.search(r"beam \d+, [^,;]+", text))
+    )
+    return f"BLEU by sacreBLEU: {'; '.join(found)}." if found else ""
 
 
 def _mean_of(rows: Sequence[Record], name: str) -> float:
@@ -131,7 +151,7 @@ def trial_words(record: Record | None) -> str:
     )
 
 
-def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5) -> Html:
+def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 4) -> Html:
     """Translations of one run between source and reference, of sentences evenly spread over the split.
 
     Sentences that a record keeps stand with the name and the licence of their corpus.
@@ -141,7 +161,9 @@ def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5
     grid = Grid(plain(caption), ["", "Sentence"])
     arrays = run.outcome.artifact if isinstance(run, LiveRun) else run.artifact()
     sides = ("source", "translation", "reference")
-    for sentences in zip(*(arrays[f"{use}_{side}"][:count] for side in sides), strict=True):
+    kept = len(arrays[f"{use}_source"])
+    for i in range(min(count, kept)):
+        sentences = (arrays[f"{use}_{side}"][i * kept // count] for side in sides)
         for side, sentence in zip(sides, sentences, strict=True):
             grid.add([plain(side), plain(sentence or BLANK)], "attn-first" if side == "source" else "")
     if isinstance(run, Record):
@@ -150,14 +172,14 @@ def samples(run: Record | LiveRun | None, use: str, caption: str, count: int = 5
 
 
 def mapped_words(run: Record | None) -> str:
-    """The sentence whose attention maps a record keeps, with where it comes from."""
+    """The sentence whose attention maps a record keeps, and its split; the licence stands with `samples` of the run."""
     if run is None:
         return "No records yet."
     arrays, corpus = run.artifact(), run.data["config"]["corpus"]
     source, target = (_sentence(arrays[f"attention_{side}"]) for side in ("source", "target"))
     return (
         f"Source ({corpus['name']}, split {corpus['validation']}): {source} Target, the reference, which is fed in: "
-        f"{target} {source_words(corpus['name'])}"
+        f"{target}"
     )
 
 
@@ -194,7 +216,7 @@ def fitted_table() -> Html:
 
 
 def ablations(records: Records) -> Figure | None:
-    """Table 3 as a figure: how far each row lies from the base model of the same seed, in cost and in BLEU.
+    """Table 3 as a figure: how far each row lies from the base model of the same seed, in cross-entropy and in BLEU.
 
     Args:
         records: runs by id of the row.
@@ -206,7 +228,12 @@ def ablations(records: Records) -> Figure | None:
     drawing, panels = figure(1, 2, height=5.2, sharey=True)
     printed = table3_rows()[0]
     measures = (
-        ("cost, nats per subword", lambda r: log(r.metric("perplexity")), lambda row: log(row["ppl_dev"]), 1),
+        (
+            "cross-entropy, nats per subword",
+            lambda r: log(r.metric("perplexity")),
+            lambda row: log(row["ppl_dev"]),
+            1,
+        ),
         ("BLEU", lambda r: r.metric("bleu_validation"), lambda row: row["bleu_dev"], -1),
     )
     for panel, (name, ours, theirs, worse) in zip(panels, measures, strict=True):
@@ -254,8 +281,8 @@ def exponent_table(rows: Sequence[Mapping[str, Any]]) -> Html:
     grid.notes = [
         plain(
             f"Convolutions: k = {KERNEL}. Kernels are centred, and the dilation grows (k + 1) / 2-fold a layer, so the "
-            f"logarithm of the path has base (k + 1) / 2 = {(KERNEL + 1) // 2}. That is of the printed order: the factor "
-            "between the two bases is bounded. With kernels that look one way only, dilated k-fold, the base is k. The "
+            f"logarithm of the path has base (k + 1) / 2 = {(KERNEL + 1) // 2}. That is of the printed order: the factor"
+            " between the two bases is bounded. With kernels that look one way only, dilated k-fold, the base is k. The "
             "paper's text has O(n/k) for kernels that are not dilated."
         ),
         plain(
