@@ -244,12 +244,18 @@ class Facts(Computed):
 def _fact_table(table: FactTable) -> Html:
     """How a table was checked, and, folded in HTML, its cells as printed."""
     name = f"{tables.table_name(table.id)}. {table.caption}"
-    checked = tables.unverified(plain(f"{len(table.rows)} rows, {table.checked}"), table.checked)
+    checked = tables.marked(plain(f"{len(table.rows)} rows, {table.checked}"), table.verified)
     source = linked(f": {table.source}" if table.source else "")
-    columns = list(dict.fromkeys([*table.columns, *(key for row in table.rows for key in row)]))
-    grid = Grid(plain(f"{tables.table_name(table.id)} as printed"), [c.replace("_", " ") for c in columns])
+    columns = list(
+        dict.fromkeys([*table.columns, *(key for row in table.rows for key in row if key != "unverified")])
+    )
+    how = "as read off the plot" if table.read_off else "as printed"
+    grid = Grid(plain(f"{tables.table_name(table.id)} {how}"), [c.replace("_", " ") for c in columns])
     for row in table.rows:
-        grid.add([plain(format_number(row.get(column))) for column in columns])
+        grid.add([
+            tables.marked(plain(format_number(row.get(column))), column not in row.get("unverified", ()))
+            for column in columns
+        ])  # fmt: skip
     grid.notes = [linked(table.notes)] if table.notes else []
     small = f'<div class="attn-small">{checked.html}{source.html}</div>'
     summary = f"<summary>{escape(name)}{small}</summary>"

@@ -105,10 +105,16 @@ class Exact:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A cell that is arithmetic on facts quoted from elsewhere: (row) -> number or None."""
+    """A cell that is arithmetic on facts quoted from elsewhere: (row) -> number or None.
+
+    Attributes:
+        compute, note: as of `Exact`.
+        verified: (row) -> whether a source besides memory confirms what goes in; else it equals nothing.
+    """
 
     compute: Callable[[Mapping[str, Any]], float | None]
     note: Callable[[Mapping[str, Any]], str | None] = lambda row: None
+    verified: Callable[[Mapping[str, Any]], bool] = lambda row: True
     kind: str = "recomputed"
 
 

@@ -34,6 +34,7 @@ class FactTable:
         source: where they were checked.
         notes: what a reader must know.
         whose: whose numbers these are, as "the replication"; the paper's own unless said.
+        read_off: whether they were read off a plot, so that they order curves and are subtracted from nothing.
     """
 
     id: str
@@ -44,11 +45,16 @@ class FactTable:
     source: str | None
     notes: str
     whose: str = THE_PAPER
+    read_off: bool = False
 
     @property
     def verified(self) -> bool:
         """Whether any source besides memory confirms the cells; unverified ones decide no verdict."""
         return self.checked != "memory only"
+
+    def confirms(self, row: Mapping[str, Any], column: str) -> bool:
+        """The same of one cell: a row may name columns that are known from memory alone under `unverified`."""
+        return self.verified and column not in row.get("unverified", ())
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,10 @@ def _check(path: Path, data: Any) -> None:
             raise FactsError(f"{path.name}: an id of {name} occurs twice in {', '.join(ids)}")
     for table in data["tables"]:
         for index, row in enumerate(table["rows"]):
-            # `kind` marks rows that are quoted or not rerun; `variation` words a row that no column describes
-            foreign = set(row) - set(table["columns"]) - {"kind", "variation"}
+            # `kind` marks rows that are quoted or not rerun; `variation` words a row that no column describes;
+            # `unverified` names columns whose cell is from memory alone
+            foreign = set(row) - set(table["columns"]) - {"kind", "variation", "unverified"}
+            foreign |= set(row.get("unverified", ())) - set(table["columns"])
             if foreign:
                 raise FactsError(
                     f"{path.name}: {table['id']} row {index} has cells in no column: {sorted(foreign)}"
@@ -172,8 +180,9 @@ def load_paper(path: Path) -> Paper:
 
 def _table(data: Mapping[str, Any]) -> FactTable:
     fields = {name: data[name] for name in ("id", "caption", "checked", "source", "notes")}
+    fields |= {name: data[name] for name in ("whose", "read_off") if name in data}
     rows = tuple(MappingProxyType(row) for row in data["rows"])
-    return FactTable(**fields, columns=tuple(data["columns"]), rows=rows, whose=data.get("whose", THE_PAPER))
+    return FactTable(**fields, columns=tuple(data["columns"]), rows=rows)
 
 
 @cache

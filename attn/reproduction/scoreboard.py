@@ -71,6 +71,7 @@ class ChapterState:
             "whose": fact.whose,
             "caption": fact.caption,
             "checked": fact.checked,
+            "read_off": fact.read_off,
             "source": fact.source,
             "notes": fact.notes,
             "columns": [{"name": name, "role": _role(view, name)} for name in fact.columns],
@@ -90,6 +91,7 @@ class ChapterState:
         cell = {
             "column": name,
             "paper": row.get(name),
+            "verified": self.paper.table(view.id).confirms(row, name),
             "values": {},
             "matches": None,
             "freshness": None,
@@ -107,9 +109,7 @@ class ChapterState:
         if isinstance(rule, Measured):
             return cell | self._measured(rule, row)
         table = self.paper.table(view.id)
-        found = _computed(rule, row, name, [other.get(name) for other in table.rows])
-        if found.get("values") and not table.verified:
-            found |= {"state": "unverified", "matches": None}
+        found = compared(rule, table, row, name, [other.get(name) for other in table.rows])
         # what cannot be computed of another system stays quoted; of the paper's own it is still to come
         return theirs if shown and found["state"] == "pending" else cell | found
 
@@ -219,6 +219,16 @@ def _value(rule: Measured, row: Mapping[str, Any], record: Record) -> float | No
     return value if value is not None and math.isfinite(value) else None
 
 
+def compared(
+    rule: Exact | Recomputed, table: FactTable, row: Mapping[str, Any], name: str, column: Sequence[Any]
+) -> dict[str, Any]:
+    """A computed cell beside its print, which equals nothing where either rests on memory alone."""
+    found = _computed(rule, row, name, column)
+    known = table.confirms(row, name) and (rule.kind != "recomputed" or rule.verified(row))
+    unknown = {} if known or not found.get("values") else {"state": "unverified", "matches": None}
+    return found | unknown
+
+
 def _computed(
     rule: Exact | Recomputed, row: Mapping[str, Any], name: str, column: Sequence[Any]
 ) -> dict[str, Any]:
@@ -291,7 +301,9 @@ def headline(claims: list[Verdict], tables: list[dict[str, Any]]) -> str:
     computed = [c for c in cells if c["kind"] in ("exact", "recomputed") and c["state"] != "unverified"]
     found = [
         _computed_counts(computed) if computed or not unverified else "",
-        f"{unverified} computed cells stand beside a print known from memory alone" if unverified else "",
+        f"{unverified} computed cells stand beside a print, or rest on numbers, known from memory alone"
+        if unverified
+        else "",
         f"and {_recorded(cells)} measured cells have a recorded number",
     ]
     others = [

@@ -120,9 +120,9 @@ def _badge(pair: tuple[str, str]) -> Cell:
     )
 
 
-def unverified(cell: Cell, checked: str) -> Cell:
-    """Marks what was taken from memory alone and never seen in print."""
-    if checked != "memory only":
+def marked(cell: Cell, verified: bool) -> Cell:
+    """A cell, with a mark if it was taken from memory alone and never seen in print."""
+    if verified:
         return cell
     return Cell(f"{cell.text} (unverified)", f'{cell.html} <span class="attn-unverified">unverified</span>')
 
@@ -175,7 +175,7 @@ def _caption(table: dict) -> Cell:
 def _notes(table: dict, footnotes: Footnotes) -> list[Cell]:
     source = table["source"] or "no source at hand"
     checked = linked(f"The {table['whose'].removeprefix('the ')}'s numbers: {table['checked']} ({source}).")
-    notes = [unverified(checked, table["checked"])]
+    notes = [marked(checked, table["checked"] != "memory only")]
     if table.get("notes"):
         notes.append(linked(table["notes"]))
     notes += footnotes.notes()
@@ -239,7 +239,7 @@ class _Lines:
     def __call__(self, cell: dict, row: dict) -> list[list[Cell | None]]:
         several = sum(column["role"] == "value" for column in self.table["columns"]) > 1
         quantity = plain(_words(cell["column"]) if several else "")
-        paper = unverified(plain(format_number(cell["paper"])), self.table["checked"])
+        paper = marked(plain(format_number(cell["paper"])), cell["verified"] or cell["paper"] is None)
         state = below(_badge(STATES[cell["state"]]), self.footnotes(cell.get("note")))
         fresh = _fresh(cell["freshness"], self.freshness)
         lines = []
@@ -251,11 +251,12 @@ class _Lines:
 
     def _profile(self, cell: dict, row: dict, profile: str) -> list[Cell]:
         """Recorded value, difference, and profile with scale."""
-        value, detail, at_paper_size = cell["values"][profile], _detail(cell, profile), profile in PAPER_SIZE
+        value, detail = cell["values"][profile], _detail(cell, profile)
+        comparable = profile in PAPER_SIZE and not self.table["read_off"]
         as_printed = value == cell["paper"] and detail.get("std") is None
         decimals = None if as_printed else _decimals(value, cell, self.table)
         recorded = _recorded(value, detail, decimals, _paths(detail, row, profile, self.records), self.root)
-        difference = format_difference(value, cell["paper"], decimals) if at_paper_size else BLANK
+        difference = format_difference(value, cell["paper"], decimals) if comparable else BLANK
         return [recorded, plain(difference), below(plain(profile), self.footnotes(detail.get("scale")))]
 
 
@@ -535,7 +536,11 @@ def chapters_table(status: Sequence[dict]) -> Html:
 def _table_counts(table: dict) -> str:
     """How many of a table's cells are in each state, and how its printed numbers were checked."""
     counted = _counts(Counter(cell["state"] for cell in _cells(table)), STATES)
-    return f"{counted}; printed numbers checked: {unverified(plain(table['checked']), table['checked']).text}"
+    return f"{counted}; printed numbers checked: {_checked(table).text}"
+
+
+def _checked(table: dict) -> Cell:
+    return marked(plain(table["checked"]), table["checked"] != "memory only")
 
 
 def skipped_list(chapter: dict) -> Html:

@@ -52,6 +52,7 @@ CELL = entry(
             "setting",
         ]
     },
+    verified=BOOL,
     matches={"enum": ["yes", "no", "fitted", None]},
     freshness=FRESHNESS,
     note=maybe(STRING),
@@ -65,7 +66,7 @@ ROW = entry(
     cells=array(CELL, minItems=1),
 )
 TABLE = entry(
-    id=TEXT, whose={"type": "string", "pattern": "^the "}, caption=TEXT, checked={"enum": ["two sources", "one source", "memory only"]}, source=maybe(STRING),
+    id=TEXT, whose={"type": "string", "pattern": "^the "}, caption=TEXT, checked={"enum": ["two sources", "one source", "memory only"]}, read_off=BOOL, source=maybe(STRING),
     notes=STRING, columns=array(entry(name=TEXT, role={"enum": ["label", "setting", "value"]}), minItems=1),
     rows=array(ROW, minItems=1),
 )  # fmt: skip

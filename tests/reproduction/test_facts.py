@@ -38,6 +38,19 @@ def sentence_of(folder, text):
     return sentence
 
 
+def test_single_cells_may_be_from_memory_alone(tmp_path, faulty):
+    data = yaml.safe_load(FACTS)
+    data["tables"][1]["rows"][0]["unverified"] = ["error"]
+    data["tables"][1]["read_off"] = True
+    (tmp_path / "toy2000.yaml").write_text(yaml.safe_dump(data))
+    table = load_paper(tmp_path / "toy2000.yaml").table("table2_errors")
+    assert [table.confirms(row, "error") for row in table.rows] == [False, True, True]
+    assert table.verified and table.read_off and not table.confirms(table.rows[0], "error")
+    assert table.confirms(table.rows[0], "model")
+    wrong = faulty(lambda data: data["tables"][1]["rows"][0].update(unverified=["errors"]))
+    assert "table2_errors row 0 has cells in no column: ['errors']" in wrong
+
+
 # --- the book's own files ----------------------------------------------------------------------------------
 
 

@@ -262,6 +262,18 @@ def test_memory_only_is_marked_at_every_number(memory, exact):
     assert "unverified" not in tables.paper_table(exact).html
 
 
+def test_single_cells_from_memory_are_marked(exact):
+    exact["rows"][0]["cells"][-1]["verified"] = False
+    assert tables.paper_table(exact).html.count('class="attn-unverified"') == 1
+
+
+def test_what_was_read_off_a_plot_is_subtracted_from_nothing(measured):
+    measured["rows"][0]["cells"][1]["values"] = {"paper": 0.3}
+    assert "+0.2 (+200.0%)" in tables.paper_table(measured).text
+    measured["read_off"] = True
+    assert "+0.2" not in tables.paper_table(measured).text
+
+
 def test_quoted_rows_are_set_apart(memory):
     assert tables.paper_table(memory).html.count("attn-row-quoted") == 1
 
