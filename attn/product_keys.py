@@ -23,6 +23,8 @@ from attn.attention import check_positive, check_sequence
 from attn.free_memory import free_bytes
 from attn.kernels import product_keys as kernels
 
+_AUTOCAST = (torch.float16, torch.bfloat16, torch.float32)  # what autocast takes
+
 
 class Selection(NamedTuple):
     """What the heads read of the memory."""
@@ -107,8 +109,13 @@ class SearchCost(NamedTuple):
 
 
 def search_cost(*, n_keys: int, key_dim: int, topk: int) -> SearchCost:
-    """Cost of product keys, O((sqrt(K) + k^2) d_q), and of flat ones, O(K d_q) (Sec. 3.1)."""
+    """Cost of product keys, O((sqrt(K) + k^2) d_q), and of flat ones, O(K d_q) (Sec. 3.1).
+
+    Raises:
+        ValueError: as `ProductKeys`, for sizes that no search by halves has.
+    """
     check_positive(n_keys=n_keys, key_dim=key_dim, topk=topk)
+    _check_halves(n_keys, topk, key_dim)
     needed = kernels.winning_pairs(topk, torch.device("cpu")).shape[1]
     return SearchCost(n_keys * key_dim, topk**2, needed, n_keys**2 * key_dim)
 
@@ -284,10 +291,7 @@ class ProductKeys(nn.Module):
     def __init__(self, *, n_keys: int, topk: int, key_dim: int, n_heads: int, fused: bool = True) -> None:
         super().__init__()
         check_positive(n_keys=n_keys, topk=topk, key_dim=key_dim, n_heads=n_heads)
-        if key_dim % 2:
-            raise ValueError(f"key_dim must be even, a half for each codebook; got {key_dim}")
-        if topk > n_keys:
-            raise ValueError(f"topk must be at most n_keys = {n_keys}, the sub-keys in a half; got {topk}")
+        _check_halves(n_keys, topk, key_dim)
         self.topk, self.fused = topk, fused
         self.sub_keys = nn.Parameter(torch.empty(n_heads, 2, n_keys, key_dim // 2))
         nn.init.uniform_(self.sub_keys, -((key_dim / 2) ** -0.5), (key_dim / 2) ** -0.5)
@@ -349,7 +353,7 @@ class ProductKeyMemory(nn.Module):
 
     Raises:
         ValueError: for a size below 1, an odd `key_dim`, `topk` above `n_keys`, or tables that exceed the memory
-            which is free where modules are made.
+            which is free where modules are made. With flat keys `key_dim` may be odd, and `topk` up to n * n.
     """
 
     def __init__(
@@ -390,7 +394,7 @@ class ProductKeyMemory(nn.Module):
         """Read the memory at every position.
 
         Args:
-            inputs: [B, T, D].
+            inputs: [B, T, D], in the parameters' dtype; under autocast in any that it takes.
             mask: boolean [B, T], True at text and False at padding, which gets zeros, enters no statistics of
                 batch norm and touches no slot; None where nothing is padding.
 
@@ -398,9 +402,11 @@ class ProductKeyMemory(nn.Module):
             Outputs [B, T, V], in the values' dtype.
 
         Raises:
-            ValueError: if a shape does not fit, the mask is not boolean, or batch norm is to learn from one position.
+            ValueError: if a shape or the inputs' dtype does not fit, the mask is not boolean, or batch norm is to learn
+                from one position.
         """
         check_sequence("inputs", inputs, self.d_model)
+        _check_dtype(inputs, self.query.linear.weight.dtype)
         if mask is None:
             return self._read(inputs.flatten(0, 1)).unflatten(0, inputs.shape[:2])
         if mask.dtype != torch.bool or mask.shape != inputs.shape[:2]:
@@ -476,6 +482,20 @@ def _full_precision(device: str) -> AbstractContextManager:
 
 
 # --- Checks ------------------------------------------------------------------------------------------------
+
+
+def _check_halves(n_keys: int, topk: int, key_dim: int) -> None:
+    if key_dim % 2:
+        raise ValueError(f"key_dim must be even, a half for each codebook; got {key_dim}")
+    if topk > n_keys:
+        raise ValueError(f"topk must be at most n_keys = {n_keys}, the sub-keys in a half; got {topk}")
+
+
+def _check_dtype(inputs: Tensor, dtype: torch.dtype) -> None:
+    device = inputs.device.type
+    mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if inputs.dtype != dtype and not (mixed and inputs.dtype in _AUTOCAST):
+        raise ValueError(f"inputs must have the parameters' dtype, {dtype}; got {inputs.dtype}")
 
 
 def _check_product_keys(query: Tensor, sub_keys: Tensor, topk: int) -> None:

@@ -42,8 +42,8 @@ def load(config: TextConfig) -> LanguageText:
 
     Raises:
         ValueError: for other symbols than subwords.
-        UnsuitableText: for a file that is shorter than asked for or has no words, or a text with too few different
-            words, or too many different characters, for as many subwords.
+        UnsuitableText: for a file that is shorter than asked for, has no words or is not UTF-8, or a text with too few
+            different words, or too many different characters, for as many subwords.
         FileMissing: where a file is missing.
         DiskFull, NotWritable: if there is no room for the tokens.
     """
@@ -65,7 +65,7 @@ def load(config: TextConfig) -> LanguageText:
 
 
 class _Part:
-    """The first `size` bytes of one split's file, or all of it."""
+    """The first `size` bytes of one split's file, or all of it; a character that they cut counts as unknown."""
 
     def __init__(self, split: str, size: int | None) -> None:
         folder = data_folder()
@@ -80,11 +80,11 @@ class _Part:
             raise UnsuitableText(
                 f"{split}_size must be at most {there:,}, the bytes of {OWN}/{split}.txt; got {size:,}"
             )
-        self.path, self.size = path, there if size is None else size
+        self.path, self.there, self.size = path, there, there if size is None else size
         digest, self.line_bytes = hashlib.sha256(), 0
-        for raw in self._raw(self.size):
+        for raw, text in self._pieces(self.size):
             digest.update(raw)
-            self.line_bytes += sum(len(line.encode()) + 1 for line in _lines(raw))
+            self.line_bytes += sum(len(line.encode()) + 1 for line in _lines(text))
         if not self.line_bytes:
             raise UnsuitableText(
                 f"{OWN}/{split}.txt must hold a line of text; got {self.size:,} bytes without one"
@@ -94,7 +94,7 @@ class _Part:
     def lines(self, most_bytes: int | None = None) -> Iterator[str]:
         """Its lines that are not empty; only those of its first bytes, if a number is given."""
         size = self.size if most_bytes is None else min(self.size, most_bytes)
-        return (line for raw in self._raw(size) for line in _lines(raw))
+        return (line for _, text in self._pieces(size) for line in _lines(text))
 
     def tokens(self, tokeniser: Tokeniser) -> Tensor:
         """Its token ids, int32 [N], mapped from a file that is written if it is not there yet."""
@@ -118,17 +118,29 @@ class _Part:
             finally:
                 part.unlink(missing_ok=True)
 
-    def _raw(self, size: int) -> Iterator[bytes]:
-        """The first bytes, cut after line feeds; the last piece may end within a line."""
+    def _pieces(self, size: int) -> Iterator[tuple[bytes, str]]:
+        """The first bytes, cut after line feeds, and what they say; the last piece may end within a line."""
         with self.path.open("rb") as file:
-            left = size
-            while left and (raw := file.readline(left)):
-                left -= len(raw)
-                yield raw
+            read = 0
+            while read < size and (raw := file.readline(size - read)):
+                yield raw, self._decoded(raw, read, is_cut=read + len(raw) == size < self.there)
+                read += len(raw)
+
+    def _decoded(self, raw: bytes, before: int, *, is_cut: bool) -> str:
+        """A piece that so many bytes come before; a cut one may end within a character, which becomes U+FFFD."""
+        try:
+            return raw.decode("utf-8")
+        except UnicodeDecodeError as error:
+            if is_cut and error.reason == "unexpected end of data":
+                return raw.decode("utf-8", "replace")
+            raise UnsuitableText(
+                f"{OWN}/{self.path.name} must be UTF-8; byte {before + error.start + 1:,} is not: "
+                f"0x{raw[error.start]:02x}, {error.reason}"
+            ) from error
 
 
-def _lines(raw: bytes) -> list[str]:
-    return [line for line in raw.decode("utf-8", "replace").splitlines() if line.strip()]
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _sha256(tokens: Tensor) -> str:

@@ -72,6 +72,27 @@ def test_a_size_may_end_within_a_character(folder):
     assert ids.count(EOS) == 2 and found.tokeniser.decode(ids[ids.index(EOS) + 1 :]) == "a caf\ufffd"
 
 
+@pytest.mark.parametrize(
+    ("content", "size", "said"),
+    [
+        (b"a cat\na caf\xe9\na dog\n", None, "byte 12 is not: 0xe9, invalid continuation byte"),
+        (b"a cat\na caf\xe9\na dog\n", 13, "byte 12 is not: 0xe9, invalid continuation byte"),
+        (
+            b"a cat\na caf\xc3",
+            None,
+            "byte 12 is not: 0xc3, unexpected end of data",
+        ),  # the file ends, no size cuts it
+        (b"\xff\xfea\x00", None, "byte 1 is not: 0xff, invalid start byte"),
+    ],
+    ids=["Latin-1", "Latin-1, cut later", "broken off", "UTF-16"],
+)
+def test_a_text_that_is_not_utf_8_is_refused(folder, content, size, said):
+    (folder / "valid.txt").write_bytes(content)
+    with pytest.raises(own_text.UnsuitableText, match=f"own-text/valid.txt must be UTF-8; {said}") as refusal:
+        own_text.load(replace(CONFIG, valid_size=size))
+    assert "\n" not in str(refusal.value)
+
+
 def test_the_encoding_is_learned_on_the_beginning(folder, monkeypatch):
     monkeypatch.setattr(own_text, "LEARN_BYTES", 40)
     (folder / "train.txt").write_text(TEXTS["train"] + "zebras everywhere\n" * 20)

@@ -589,6 +589,10 @@ def test_search_costs_at_the_papers_size():
             r"mask must be boolean of shape \[2, 3\]; got torch.float32 of shape \[2, 3\]",
         ),
         (lambda: small_memory()(random(2, 3, 6), torch.ones(3, 2, dtype=torch.bool)), r"got torch.bool of shape \[3, 2\]"),
+        (lambda: small_memory().float()(random(2, 3, 6).double()), "parameters' dtype, torch.float32; got torch.float64"),
+        (lambda: small_memory().float()(torch.ones(2, 3, 6, dtype=torch.int64)), "torch.float32; got torch.int64"),
+        (lambda: search_cost(n_keys=4, key_dim=4, topk=8), "topk must be at most n_keys = 4, the sub-keys in a half; got 8"),
+        (lambda: search_cost(n_keys=4, key_dim=5, topk=2), "key_dim must be even, a half for each codebook; got 5"),
         (lambda: product_key_topk(random(2, 1, 5), random(1, 2, 4, 2), 2), "key_dim must be even, .* got queries of 5"),
         (lambda: product_key_topk(random(2, 1, 4), random(1, 2, 4, 2), 5), "topk must be from 1 to n_keys = 4; got 5"),
         (lambda: product_key_topk(random(2, 1, 4), random(1, 2, 4, 2), 0), "topk must be from 1 to n_keys = 4; got 0"),
@@ -602,6 +606,16 @@ def test_bad_input_is_refused_in_one_sentence(call, message):
     with pytest.raises(ValueError, match=message) as refusal:
         call()
     assert "\n" not in str(refusal.value)
+
+
+def test_under_autocast_inputs_may_be_coarser_and_not_finer():
+    memory, inputs = small_memory().float(), random(2, 3, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert memory(inputs.bfloat16()).dtype == torch.float32
+        with pytest.raises(
+            ValueError, match="inputs must have the parameters' dtype, torch.float32; got torch.float64"
+        ):
+            memory(inputs.double())
 
 
 def test_a_single_position_is_fine_without_batch_norm_or_in_evaluation():
