@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attn.reproduction.experiment import RECORDED_PROFILES, Effect
 from attn.reproduction.number_text import rounded
 from attn.reproduction.records import Record
 
+_Find = Callable[[str, str], Sequence[Record]]
 
-def effect_text(effect: Effect, records: Callable[[str, str], Sequence[Record]]) -> str | None:
+
+def effect_text(effect: Effect, records: _Find) -> str | None:
     """The measured effect in words, at the largest profile at which both sides have records.
 
     Args:
@@ -21,12 +23,35 @@ def effect_text(effect: Effect, records: Callable[[str, str], Sequence[Record]])
     Returns:
         None where one side has no records yet.
     """
-    for profile in reversed(RECORDED_PROFILES):
-        ours, other = records(effect.ours, profile), records(effect.undone, profile)
-        if ours and other:
-            sides = f"{_side(effect, ours)} here, {_side(effect, other)} {effect.otherwise}"
-            return f"{effect.measure}: {sides} ({profile})"
-    return None
+    return effects_text([effect], records).get(effect.deviation)
+
+
+def effects_text(effects: Iterable[Effect], records: _Find) -> dict[str, str]:
+    """The measured effects in words, by deviation; our side is said once for all that are compared with it.
+
+    Args:
+        effects: what is compared.
+        records: (experiment, profile) -> records.
+
+    Returns:
+        Nothing of a deviation of which no effect has records on both sides.
+    """
+    found: dict[str, dict[tuple[str, str, str], list[str]]] = {}
+    for effect in effects:
+        for profile in reversed(RECORDED_PROFILES):
+            ours, other = records(effect.ours, profile), records(effect.undone, profile)
+            if ours and other:
+                side = (effect.measure, _side(effect, ours), profile)
+                others = found.setdefault(effect.deviation, {}).setdefault(side, [])
+                others.append(f"{_side(effect, other)} {effect.otherwise}")
+                break
+    return {
+        deviation: "; ".join(
+            f"{measure}: {ours} here, {', '.join(others)} ({profile})"
+            for (measure, ours, profile), others in sides.items()
+        )
+        for deviation, sides in found.items()
+    }
 
 
 def _side(effect: Effect, records: Sequence[Record]) -> str:
@@ -41,7 +66,7 @@ def _side(effect: Effect, records: Sequence[Record]) -> str:
     if math.isinf(middle):
         return f"reached by {len(found)} of {seeds} ({span} {effect.unit})"
     rest = f", {span}" * (len(values) > 1) + f", not reached by {missing}" * bool(missing)
-    return f"{rounded(middle)} {effect.unit} ({seeds}{rest})"
+    return f"{'median ' * (len(values) > 1)}{rounded(middle)} {effect.unit} ({seeds}{rest})"
 
 
 def _seeds(count: int) -> str:
