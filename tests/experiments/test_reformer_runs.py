@@ -8,6 +8,7 @@ import torch
 
 from attn.experiments.reformer import CHAPTER
 from attn.experiments.reformer.fixed import FixedAttentionConfig, FixedLSHAttention
+from attn.experiments.reformer.live import BANDS, BASELINE, baseline_words, checked
 from attn.experiments.reformer.runs import (
     ATTENTIONS,
     CODE_MODELS,
@@ -364,10 +365,26 @@ def test_what_does_not_fit_is_named():
 
 
 def test_bands_name_live_experiments():
-    from attn.experiments.reformer.live import BANDS
-
     live = {e.id for e in CHAPTER.experiments if "ci" in e.configs}
-    assert {band.experiment for band in BANDS} <= live
+    assert {band.experiment for band in BANDS} | {BASELINE} <= live
     metrics = {f"accuracy_{name}": SimpleNamespace(value=1.0) for name in EVALUATIONS}
     run = SimpleNamespace(outcome=SimpleNamespace(metrics=metrics))
     assert [band.holds(run) for band in BANDS] == [True, True, False, True]
+
+
+def test_the_baseline_is_checked_with_its_own_attention():
+    def run(**accuracies):
+        metrics = {f"accuracy_{name}": SimpleNamespace(value=value) for name, value in accuracies.items()}
+        return SimpleNamespace(outcome=SimpleNamespace(metrics=metrics))
+
+    baseline = run(full=0.5, full_plain=1.0, full_with_self=0.01, lsh8=0.95)
+    live = {"duplication/full": run(full=1.0, lsh8=0.8, full_with_self=0.01), BASELINE: baseline}
+    assert [tuple(row.values())[1:] for row in checked(live)] == [
+        ("above 0.99", "above 0.99", True),
+        ("not above 0.9", "above 0.9", False),
+        ("below 0.1", "above 0.99", True),
+    ]
+    hashed = checked({"duplication/lsh4": run(lsh4=0.99), BASELINE: baseline})
+    assert [row["baseline"] for row in hashed] == [None], "it was not trained with hashing"
+    assert [row["baseline"] for row in checked({"duplication/full": live["duplication/full"]})] == [None] * 3
+    assert "shared, raw keys, itself allowed" in baseline_words()[0]

@@ -20,6 +20,10 @@ def _accuracy(record: Record, evaluation: str) -> float:
     return record.metric(f"accuracy_{evaluation}")
 
 
+def _accuracy_of(rounds: int) -> str:
+    return f"accuracy({rounds} round{'s' * (rounds > 1)})"
+
+
 def _learned(attention: str) -> Control:
     """The model has learned the task with the attention that it was trained with."""
     own, experiment = own_evaluation(attention), f"duplication/{attention}"
@@ -33,7 +37,7 @@ def _more_rounds(claim: str, attention: str, few: int, many: int) -> Claim:
     experiment = f"duplication/{attention}"
     return Claim(
         id=f"{claim}_{attention}_{many}_{few}", fact=claim, kind="order", unit=_SHARE, experiments=(experiment,),
-        measure=f"Trained with {LABELS[attention]}: accuracy with {many} rounds minus {few}",
+        measure=f"Trained with {LABELS[attention]}: {_accuracy_of(many)} - {_accuracy_of(few)}",
         difference=lambda runs: _accuracy(runs[experiment], f"lsh{many}") - _accuracy(runs[experiment], f"lsh{few}"),
         control=_learned(attention),
     )  # fmt: skip
@@ -44,8 +48,8 @@ def _never_fewer(attention: str, few: int, many: int) -> Claim:
     experiment, margin = f"duplication/{attention}", load_papers()[PAPER].margins["monotone_rounds"]["value"]
     return Claim(
         id=f"c3_{attention}_step_{many}_{few}", fact="c3", kind="order", unit=_SHARE, experiments=(experiment,),
-        measure=f"Trained with {LABELS[attention]}: accuracy with {many} rounds, plus {margin:g}, minus {few}"
-        + _within(attention, few, many, margin),
+        measure=f"Trained with {LABELS[attention]}: {_accuracy_of(many)} - {_accuracy_of(few)} + {margin:g}, above 0: "
+        f"falls by less than {margin:g}{_within(attention, few, many, margin)}",
         difference=lambda runs: (
             _accuracy(runs[experiment], f"lsh{many}") + margin - _accuracy(runs[experiment], f"lsh{few}")
         ),
@@ -69,7 +73,7 @@ def _hashing_loses(rounds: int) -> Claim:
     experiment = "duplication/full"
     return Claim(
         id=f"c1_full_{rounds}", fact="c1", kind="order", unit=_SHARE, experiments=(experiment,),
-        measure=f"Trained with {LABELS['full']}: accuracy with full attention minus LSH of {rounds} rounds",
+        measure=f"Trained with {LABELS['full']}: accuracy(full attention) - {_accuracy_of(rounds)}",
         difference=lambda runs: _accuracy(runs[experiment], "full") - _accuracy(runs[experiment], f"lsh{rounds}"),
         control=_learned("full"),
     )  # fmt: skip
@@ -80,7 +84,7 @@ def _almost_perfect(attention: str) -> Claim:
     level = load_papers()[PAPER].margins["almost_perfect"]["value"]
     return Claim(
         id=f"c2_{attention}", fact="c2", kind="order", unit=_SHARE, experiments=(experiment,),
-        measure=f"Trained with {LABELS[attention]}: accuracy with 8 rounds minus {level:g}",
+        measure=f"Trained with {LABELS[attention]}: {_accuracy_of(8)} - {level:g}, above 0",
         difference=lambda runs: _accuracy(runs[experiment], "lsh8") - level, control=_learned(attention),
     )  # fmt: skip
 

@@ -206,7 +206,7 @@ def whole_model(
         kind: the row.
         sizes: b, l and what is below, by the paper's letters.
         head_dim: width of a head, no size of the table.
-        n_buckets: of hashing, None for two for each chunk.
+        n_buckets: of hashing; None for two for each chunk, whose products then grow with the square of the length.
         fused: hash with `attn.kernels.lsh`.
     """
     torch.manual_seed(0)
@@ -371,4 +371,6 @@ def rule_words() -> list[str]:
         f"Not compared are the widths of vectors in the times of table 3, which the print leaves out: counted, the "
         f"feed-forward term has a factor {width} besides, and attention's the width of a head, which is no size of that "
         "table. A time that stands there stands up to these.",
+        "Hashing itself is left out, as the print has no term for it: the attention of table 1 is given its buckets, "
+        "and the models of table 3 have as few buckets at every length.",
     ]

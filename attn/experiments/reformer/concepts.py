@@ -198,7 +198,9 @@ class Circle(NamedTuple):
 
     points: np.ndarray  # [T, 2]
     buckets: np.ndarray  # [R, T]
-    directions: np.ndarray  # [R, n_buckets, 2]: the rotated axes, of which the nearest is a point's bucket
+    directions: (
+        np.ndarray
+    )  # [R, n_buckets, 2]: columns of R, then their opposites; the largest product is the bucket
 
 
 def circle(n_points: int = 40, *, n_buckets: int = 4, n_rounds: int = 3, seed: int = 0) -> Circle:
@@ -209,7 +211,7 @@ def circle(n_points: int = 40, *, n_buckets: int = 4, n_rounds: int = 3, seed: i
     (rotation,) = random_rotations(n_buckets, n_rounds=n_rounds, n_heads=1, head_dim=2, generator=generator)
     buckets = hash_vectors(points[None, None], [rotation])[0, 0]
     half = rotation[0].transpose(1, 2)  # [R, n_buckets / 2, 2]
-    return Circle(points.numpy(), buckets.numpy(), unit(torch.cat([half, -half], dim=1)).numpy())
+    return Circle(points.numpy(), buckets.numpy(), torch.cat([half, -half], dim=1).numpy())
 
 
 class Meetings(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the conventions of public code change: what a token knows of the future, and how near to full attention it is."""
+"""What reformer-pytorch's conventions change: what a token knows of the future, and how near to full attention it is."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from attn.shared_qk import shared_qk_attention, unit
 CONVENTIONS: Mapping[str, Convention] = {
     "the paper's definition": PAPER,
     "all buckets of the window": PAPER._replace(same_bucket=False),
-    "public code": PUBLIC,
+    "reformer-pytorch": PUBLIC,
 }
 
 
@@ -43,7 +43,7 @@ def leaks(
         length: T.
         chunk_len: m.
         n_rounds: R.
-        buckets_per_chunk: 2 in the paper; 1 in public code.
+        buckets_per_chunk: 2 in the paper; 1 in reformer-pytorch.
         draws: of queries, values and rotations.
     """
     found = []
@@ -95,7 +95,7 @@ def differences(
     scale: float = 8.0,
     draws: int = 5,
 ) -> list[Difference]:
-    """The paper's definition and public code on the same queries, values and buckets, causal.
+    """The paper's definition and reformer-pytorch's on the same queries, values and buckets, causal.
 
     Args:
         rounds: numbers of hash rounds.
@@ -106,7 +106,7 @@ def differences(
     """
     found = []
     for n_rounds in rounds:
-        for name in ("the paper's definition", "public code"):
+        for name in ("the paper's definition", "reformer-pytorch"):
             pairs = [
                 _nearness(CONVENTIONS[name], n_rounds, length, chunk_len, scale, draw)
                 for draw in range(draws)

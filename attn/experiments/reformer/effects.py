@@ -41,7 +41,7 @@ def _code(deviation: str, measure: str, ours: str, undone: str, otherwise: str, 
 
 
 def _codes(row: str) -> tuple[Effect, Effect]:
-    """The two steps from the paper's definition to public code, for a model that is trained and evaluated alike."""
+    """The two steps from the paper's definition to reformer-pytorch's, for a model trained and evaluated alike."""
     measure = f"{LABELS[row]} in training and evaluation, symbols right"
     scaled = f"{measure}, products times 1/sqrt(d_k) and one bucket for each chunk on both sides"
     return (
@@ -50,7 +50,7 @@ def _codes(row: str) -> tuple[Effect, Effect]:
             scaled,
             f"{row}_replication",
             f"{row}_public",
-            "by public code's convention",
+            "by reformer-pytorch's convention",
             row,
         ),
         _code(

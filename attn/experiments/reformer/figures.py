@@ -56,15 +56,19 @@ def largest(random: Sequence[Random], trained: Mapping[str, Heads]) -> Figure:
 
 
 def circle(found: Circle) -> Figure:
-    """Buckets of points on the circle, a panel for each round: near points mostly share a bucket."""
+    """Buckets of points on the circle, a panel for each round: near points mostly share a bucket.
+
+    Lines have the lengths of the drawn vectors, all on one scale.
+    """
     n_rounds = len(found.buckets)
+    scale = 0.95 / np.linalg.norm(found.directions, axis=-1).max()
     drawing, panels = figure(1, n_rounds, width=_PHONE, height=1.9)
     for number, (panel, buckets, axes) in enumerate(
         zip(panels, found.buckets, found.directions, strict=True), start=1
     ):
         panel.add_patch(Disc((0, 0), 1, fill=False, color="#BBBBBB", linewidth=0.8))
         for bucket, (x, y) in enumerate(axes):
-            panel.plot([0, 0.75 * x], [0, 0.75 * y], color=_BUCKETS[bucket], linewidth=1)
+            panel.plot([0, scale * x], [0, scale * y], color=_BUCKETS[bucket], linewidth=1)
             here = found.points[buckets == bucket]
             panel.plot(*here.T, _MARKERS[bucket], color=_BUCKETS[bucket], markersize=4)
         panel.set(title=f"round {number}", aspect="equal", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2))
@@ -126,7 +130,7 @@ def grids(records: Records, printed: Mapping[str, Mapping[str, Sequence[float]]]
     shared, _, _, plain, replication, public = our_grids(records)
     ours = {
         "here": shared, "here, plain full attention": plain, "here, the replication's code": replication,
-        "here, public code": public,
+        "here, reformer-pytorch": public,
     }  # fmt: skip
     shown = {title: one.cells for title, one in ours.items() if one.cells}
     if not shown:

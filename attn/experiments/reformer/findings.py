@@ -9,6 +9,7 @@ from attn.experiments.reformer.convergence import converged_words, has_converged
 from attn.experiments.reformer.runs import ATTENTIONS, CODE_MODELS, CODES, LABELS, PAPER, VARIANTS
 from attn.experiments.reformer.table2 import (
     CONVENTIONS,
+    EVALUATED,
     HASHED,
     NO_RECORDS,
     Records,
@@ -22,7 +23,7 @@ from attn.experiments.reformer.table2 import (
     share_right,
     short,
 )
-from attn.experiments.reformer.whole_grids import Apart, grids, nearest
+from attn.experiments.reformer.whole_grids import Apart, grids, ranked
 from attn.experiments.reformer.words import came, listed, n_seeds, tenths
 from attn.experiments.reformer.workloads import ROUNDS
 from attn.reproduction.facts import load_papers
@@ -44,9 +45,42 @@ Values = Mapping[str, Sequence[float]]  # percent right, by kind of full attenti
 
 
 def answer(records: Records) -> list[str]:
-    """What breaks what; then which conventions are nearest to the paper and to the replication; what that rests on."""
-    found = [*broken_words(records), *nearest("whole", "Whole grid", records)]
-    return [*found, _rests_on(records)] if found else NO_RECORDS
+    """What of table 2 reproduces, by which conventions, and what that rests on, in a few sentences."""
+    found = [*_hashed_words(records), *_column_words(records), *_nearest_words(records)]
+    if not found:
+        return NO_RECORDS
+    first, *others = found
+    return [f"Table 2 (copying 0w0w; percent of symbols right): {first}", *others, rests_on(records)]
+
+
+def _hashed_words(records: Records) -> list[str]:
+    """How far models trained and evaluated with LSH are from the paper."""
+    ours, printed = grids(records)[0].cells, printed_grids(load_papers()[PAPER])["the paper"]
+    points = Apart.of(ours, printed).hashed
+    if points is None:
+        return []
+    own = {name: EVALUATED.index(f"eval_{name}") for name in HASHED}
+    return [
+        f"trained and evaluated with LSH, models are {points:.1f} points from the paper on average over "
+        f"{len(ROUNDS) * len(HASHED)} cells; {row_names(HASHED)} with the rounds of their training: "
+        f"{tenths(ours[name][at] for name, at in own.items())} here, "
+        f"{tenths(printed[name][at] for name, at in own.items())} in the paper."
+    ]
+
+
+def _column_words(records: Records) -> list[str]:
+    found = _by_kind("column", records)
+    return [f"{_head('column')}: {_breaking(found)}."] if found else []
+
+
+def _nearest_words(records: Records) -> list[str]:
+    """Which set of conventions is nearest to the whole of either print."""
+    said, count = [], 0
+    for who, points in ranked("whole", records).items():
+        (near, least), *_ = points.items()
+        count = len(points)
+        said.append(f"nearest to {who} is {near} ({least:.1f} points away on average)")
+    return [f"All cells together, of {count} sets of conventions: {'; '.join(said)}."] if said else []
 
 
 # --- what breaks -------------------------------------------------------------------------------------------------
@@ -54,16 +88,19 @@ def answer(records: Records) -> list[str]:
 
 def broken_words(records: Records) -> list[str]:
     """Which kinds of full attention break the first column and the first row, and whether public code does."""
-    printed = printed_parts(load_papers()[PAPER])["the paper"]
-    lines = []
-    for part, what in _PARTS.items():
-        found = {kind: getattr(one, part) for kind, one in parts(records).items() if getattr(one, part)}
-        if found:
-            lines.append(
-                f"{what}, {listed(getattr(printed, part))} percent in the paper: {_breaking(found)}."
-            )
+    lines = [f"{_head(part)}: {_breaking(found)}." for part in _PARTS if (found := _by_kind(part, records))]
     lines += _codes(records)
     return [*lines, f"Broken means less than {BREAKS:g} percent right."] if lines else []
+
+
+def _head(part: str) -> str:
+    printed = printed_parts(load_papers()[PAPER])["the paper"]
+    return f"{_PARTS[part]}, {listed(getattr(printed, part))} percent in the paper"
+
+
+def _by_kind(part: str, records: Records) -> Values:
+    """The first row or column by kind of full attention, of those that are recorded."""
+    return {kind: getattr(one, part) for kind, one in parts(records).items() if getattr(one, part)}
 
 
 def _breaking(found: Values) -> str:
@@ -125,23 +162,27 @@ def _state(values: Sequence[float]) -> str:
     return "not broken" if min(values) >= BREAKS else "broken in part"
 
 
-def _rests_on(records: Records) -> str:
-    """How many kinds and seeds the answer comes from, what is missing, and what had not converged."""
+def rests_on(records: Records) -> str:
+    """How many kinds and seeds the answer comes from, what is missing, and how many had not converged."""
     there, missing = recorded_or_not((*CONVENTIONS, *HASHED, *CODE_MODELS), records)
     counts = [len(records[name]) for name in there]
     kinds = sum(name in CONVENTIONS for name in there)
     codes = {CODE_MODELS[name][1] for name in there if name in CODE_MODELS}
     few = f"{span_of(counts)} seed{'s' * (max(counts) > 1)} of each model"
     line = (
-        f"This rests on {kinds} of {len(CONVENTIONS)} kinds of full attention, {len(codes)} of {len(CODES)} public "
-        f"codes, {few}"
+        f"This rests on {kinds} of {len(CONVENTIONS)} kinds of full attention, {_both_codes(len(codes))}, "
+        f"{few}"
     )
     late = [name for name in there if not all(map(has_converged, records[name]))]
     if min(counts) > 1 and not missing and not late:
         return f"{line}; all of them had converged."
     doubts = [f"Not recorded yet: {named(missing)}."] * bool(missing)
-    doubts += [f"Not converged: {named(late)}."] * bool(late)
+    doubts += [f"Of {len(there)} models {len(late)} had not converged with all seeds."] * bool(late)
     return " ".join([f"{line}, and may change.", *doubts])
+
+
+def _both_codes(count: int) -> str:
+    return "both public codes" if count == len(CODES) == 2 else f"{count} of {len(CODES)} public codes"
 
 
 # --- single departures of the replication's code ------------------------------------------------------------------

@@ -140,7 +140,7 @@ _WIDE = {"b": 1, "nh": 1, "l": 64, "dff": 1024, "dmodel": 16, "nr": 2, "c": 32**
 def five_models(
     lengths: Sequence[int] = (256, 512, 1024), depths: Sequence[int] = (1, 2, 4, 8)
 ) -> list[Model]:
-    """Each row of table 3, counted: long models over length, wide ones over depth."""
+    """Each row of table 3, counted: long models over length, wide ones over depth; products of hashing included."""
     kinds = [row["model_type"] for row in load_papers()[PAPER].table("table3").rows]
     return [
         Model(kind, *_growth(kind, "l", lengths, _LONG), *_growth(kind, "nl", depths, _WIDE))
@@ -162,7 +162,7 @@ def printed_powers(kind: str, column: str) -> tuple[Fraction, Fraction]:
 
 
 def _count(kind: str, sizes: Mapping[str, int]) -> tuple[int, int]:
-    model = whole_model(kind, sizes)
+    model = whole_model(kind, sizes, n_buckets=None)
     inputs = torch.randn(sizes["b"], sizes["l"], sizes["dmodel"], generator=torch.Generator().manual_seed(0))
     kept = peak_saved(model, inputs)
     with _Operations() as counter:
@@ -222,7 +222,7 @@ def benchmark_times(results: Path, benchmark: str, heap: str = "kept") -> Mappin
 
 # Names in the results of benchmarks.lsh and benchmarks.reversible.
 _HASHED, _SDPA = "attn.kernels.lsh", "causal SDPA"
-_REVERSED, _KEPT = "attn.reversible", "activations kept"
+REVERSED, KEPT = "attn.reversible", "activations kept"
 
 
 def time_over_length(results: Path) -> list[Growth]:
@@ -268,7 +268,7 @@ def time_over_depth(results: Path) -> list[Growth]:
     points: dict[str, dict[int, float]] = {}
     for heap in HEAPS:
         for row, variants in benchmark_times(results, "reversible", heap).items():
-            for name, label in ((_KEPT, "activations kept"), (_REVERSED, "reversible")):
+            for name, label in ((KEPT, "activations kept"), (REVERSED, "reversible")):
                 points.setdefault(f"{label} (heap: {heap})", {})[int(row.split()[0])] = variants[name]
     return [
         Growth(name, tuple(sorted(at)), tuple(1e3 * at[depth] for depth in sorted(at)))

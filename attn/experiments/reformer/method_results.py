@@ -20,7 +20,8 @@ from attn.experiments.reformer.concepts import (
 from attn.experiments.reformer.conventions import Difference, Leak
 from attn.experiments.reformer.growth import Beside, Model, beside_full, printed_powers, time_over_length
 from attn.experiments.reformer.swapping import MACHINES, least_tokens, swap
-from attn.experiments.reformer.words import n_seeds
+from attn.experiments.reformer.words import listed, n_seeds
+from attn.lsh import MAX_BUCKETS_PER_ROTATION, default_buckets
 from attn.reproduction.grid import Grid, Html, plain
 from attn.reproduction.number_text import rounded
 
@@ -60,7 +61,8 @@ def growth_table(found: Sequence[Model]) -> Html:
     grid.notes = [
         plain(
             f"Lengths {lengths}, depths {depths}. Operations are those of the products, forward and backward. In "
-            "brackets is the power of length or depth in the printed formula, memory for bytes and time for operations."
+            "brackets is the power of length or depth in the printed formula, memory for bytes and time for operations. "
+            "Hashing is among the operations, into two buckets for each chunk: the print has no term for it."
         )
     ]
     return grid.render()
@@ -133,6 +135,21 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} percent"
 
 
+# --- the cost of hashing -----------------------------------------------------------------------------------------
+
+
+def hash_cost_words(length: int = LENGTH, chunk_len: int = 64) -> list[str]:
+    """What the products of a hash take for each token, with one matrix and with two, in sentences."""
+    n_buckets, factors = 2 * length // chunk_len, default_buckets(length, chunk_len)
+    return [
+        "Before the sort come the products x R, of every token with half as many vectors as there are buckets. At "
+        f"{length:,} tokens, chunks of {chunk_len} and 2 L / m buckets these are {n_buckets // 2:,} for each token and "
+        f"round. Above {MAX_BUCKETS_PER_ROTATION} buckets two smaller hashes are combined, here of {listed(factors)} "
+        f"buckets: {sum(factors) // 2} products. So hashing costs about L^2 / m in all with one matrix, and about L^1.5 "
+        "with two."
+    ]
+
+
 # --- hashing on the circle ---------------------------------------------------------------------------------------
 
 
@@ -163,7 +180,7 @@ def leak_words(found: Sequence[Leak], *, length: int, n_rounds: int) -> list[str
 
 
 def difference_table(found: Sequence[Difference]) -> Html:
-    """The paper's definition and public code beside full attention."""
+    """The paper's definition and reformer-pytorch's beside full attention."""
     columns = ["Rounds", "Convention", "Weight seen, percent", "Error, percent of the values"]
     grid = Grid(
         plain("Random queries: full attention's weight that is seen, and how far the output is from its own"),
@@ -237,8 +254,8 @@ def crossing(results: Path) -> list[str]:
     """From which measured length on hashing takes less time than full attention; nothing where it was not measured."""
     exponents = {growth.name: growth.exponent for growth in time_over_length(results)}
     return [
-        f"{_overtaken(n_rounds, found)}; time a token grows with the length to the "
-        f"{exponents[f'LSH, {n_rounds} rounds']:z.2f}, full attention's to the {exponents['full, fused kernel']:z.2f}."
+        f"{_overtaken(n_rounds, found)}; time a token goes as length^{exponents[f'LSH, {n_rounds} rounds']:z.2f}, full "
+        f"attention's as length^{exponents['full, fused kernel']:z.2f}."
         for n_rounds, found in beside_full(results).items()
     ]
 

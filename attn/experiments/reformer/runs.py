@@ -47,7 +47,9 @@ _HASHED = AttentionConfig(kind="lsh", is_scaled=True)
 CODES: Mapping[str, Code] = {
     "replication": Code("the replication's code", AttentionConfig(kind="full", unit_keys=False), _HASHED),
     "public": Code(
-        "public code", AttentionConfig(kind="full", is_scaled=True), replace(_HASHED, convention="public")
+        "reformer-pytorch",
+        AttentionConfig(kind="full", is_scaled=True),
+        replace(_HASHED, convention="public"),
     ),
 }
 # Rows of table 2 by the conventions of a code: the row and the code.

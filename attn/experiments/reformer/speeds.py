@@ -1,4 +1,4 @@
-"""What chapter 2 says of its benchmarks: figures that are missed, the price of chunks, where a line ends."""
+"""What chapter 2 says of its benchmarks: the price of reversible layers and of chunks, where a line ends."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from attn.experiments.reformer.growth import benchmark_rows, left_out, more_work, time_over_length
-from attn.reproduction.speed import HEAPS, Speed
-from attn.reproduction.speed_words import Figure, missed_words
+from attn.experiments.reformer.growth import (
+    KEPT,
+    REVERSED,
+    benchmark_rows,
+    benchmark_times,
+    left_out,
+    more_work,
+    time_over_length,
+)
+from attn.reproduction.speed import HEAPS
 
 Row = Mapping[str, Any]
 
 # --- benchmarks.reversible ---------------------------------------------------------------------------------------
 
-REVERSED = "attn.reversible"
 CHUNKED = f"{REVERSED}, feed-forward in 4 chunks"
 
 
-def reversible_words(found: Sequence[Speed], results: Path) -> list[str]:
-    """Rows that the figure leaves out, and figures that the benchmark does not reach, in sentences."""
+def reversible_words(results: Path) -> list[str]:
+    """Rows that the figure leaves out, and how much longer a reversible step takes, by heap, in sentences."""
+    said = []
+    for heap in HEAPS:
+        times = benchmark_times(results, "reversible", heap).values()
+        ratios = [f"{of[REVERSED] / of[KEPT]:.2f}" for of in times if {REVERSED, KEPT} <= of.keys()]
+        if ratios:
+            said.append(f"{' to '.join(dict.fromkeys((min(ratios), max(ratios))))} times ({heap} heap)")
+    lines = left_out(results, "reversible", HEAPS)
+    if not said:
+        return [*lines, "Not measured yet."]
     return [
-        *left_out(results, "reversible", HEAPS),
-        *missed_words(found, "reversible", {"time": _computed_again}),
+        *lines,
+        f"A step with reversible layers takes {' and '.join(said)} as long as one that keeps its activations. Every "
+        f"function is computed once more, which makes the operations {more_work():.2f} times as many.",
     ]
-
-
-def _computed_again(figure: Figure) -> str:
-    """Why a step takes longer than the figure allows, as a clause."""
-    asked, more = max(1 / row["goal"]["ratio"] for row in figure.rows), more_work()
-    said = f"every function is computed once more, which makes the operations {more:.2f} times as many"
-    if more <= asked:
-        return said
-    return f"{said}; no more than {asked:.3g} is reached only where keeping activations takes time of its own"
 
 
 def chunk_words(results: Path) -> list[str]:

@@ -48,7 +48,7 @@ def _stated(row: Row) -> float | None:
         return 2 * EXPERIMENTS[0].config("paper").chunk_len  # its own chunk and the one before
     for amount in memory_amounts():
         if amount.stated == row["quantity"]:
-            return amount.gib if row["unit"] == "GB" else amount.values * FLOAT32 / 1e9
+            return amount.gib if row["unit"].startswith("GiB") else amount.values * FLOAT32 / 1e9
     return None
 
 

@@ -11,12 +11,14 @@ import torch
 from attn.data import registry
 from attn.experiments.reformer.byte_lm import ByteConfig, build_model
 from attn.experiments.reformer.concepts import FLOAT32
+from attn.experiments.reformer.convergence import span_of
 from attn.experiments.reformer.growth import memory_of_sharing
 from attn.experiments.reformer.runs import PAPER
 from attn.experiments.reformer.text_claims import MARGINS
 from attn.experiments.reformer.text_runs import EXPERIMENTS, LABELS
 from attn.experiments.reformer.words import listed, n_seeds
 from attn.reformer import LocalAttention, ReformerAttention
+from attn.reproduction.claims import t_interval
 from attn.reproduction.experiment import BOOK_PROFILE, RECORDED_PROFILES
 from attn.reproduction.facts import load_papers
 from attn.reproduction.grid import Grid, Html, linked, plain
@@ -51,13 +53,60 @@ def size_words(profile: str = BOOK_PROFILE) -> list[str]:
     return [line]
 
 
+# What else is another thing where queries and keys are shared, beside the number of parameters.
+_SHARING = (
+    "one projection less",
+    "keys of unit length",
+    "a token that attends to itself only where nothing else is there",
+)
+
+
+def sharing_words(records: Records) -> list[str]:
+    """Bits of separate minus shared queries and keys with their interval, and what limits the comparison."""
+    separate, shared = (
+        {record.seed: record.metric("bits_per_byte") for record in records.get(name, ())}
+        for name in ("standard", "shared")
+    )
+    gains = [separate[seed] - shared[seed] for seed in sorted(separate.keys() & shared.keys())]
+    if len(gains) < 2:
+        return NO_RECORDS
+    low, high = t_interval(gains)
+    better = "so sharing is better here" if low > 0 else "separate ones are better here" if high < 0 else (
+        "so that neither is better beyond doubt"
+    )  # fmt: skip
+    lines = [
+        f"Separate minus shared, by seed: {fmean(gains):.3f} bits [{low:.3f}, {high:.3f}] ({n_seeds(len(gains))}), "
+        f"{better}. Three things change at once: {', '.join(_SHARING[:-1])}, and {_SHARING[-1]}. "
+        "And the positive control compares other models, hashed and reversible ones of different depth."
+    ]
+    used = [start for name in ("standard", "shared") if (start := _context_used(records.get(name, ())))]
+    if used:
+        lines.append(
+            f"What limits this: the models use little context, more than {span_of(used)} bytes of which are not worth "
+            f"{MARGINS['byte_bits']:g} bits to them."
+        )
+    return lines
+
+
+def _context_used(found: Sequence[Record]) -> int | None:
+    """Bytes of context beyond which more is not worth the margin; None where even the last half of a segment is."""
+    found = [record for record in found if record.artifact()]
+    if not found:
+        return None
+    bins = context_bins(_by_position(found))
+    enough = _settled_bin(bins)
+    return bins[enough][0] + 1 if enough < len(bins) - 1 else None
+
+
 def _count(experiment: str, profile: str) -> int:
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_model(_config(experiment, profile)).parameters())
 
 
 def memory_words(find: Callable[[str, str], Sequence[Record]]) -> list[str]:
-    """Bits and the most memory of the byte models at every profile that has records of them.
+    """Bits and the most memory of the byte models on GPUs, by profile.
+
+    On a CPU the peak is that of the process, which torch fills, and the bits stand elsewhere on the page.
 
     Args:
         find: (experiment, profile) -> records, as `ChapterState.of`.
@@ -70,13 +119,11 @@ def memory_words(find: Callable[[str, str], Sequence[Record]]) -> list[str]:
         said = [
             f"{label.removeprefix('Bytes, ')} {_bits_and_peak(found)}"
             for label, found in there.items()
-            if found
+            if found and not _is_on_cpu(found[0])
         ]
         if said:
-            first = next(found for found in there.values() if found)[0]
-            whose = "the process, torch included" if _is_on_cpu(first) else "the GPU"
-            lines.append(f"Profile {profile}, bits per byte and most memory of {whose}: {'; '.join(said)}.")
-    return lines or NO_RECORDS
+            lines.append(f"Profile {profile}, bits per byte and most memory of the GPU: {'; '.join(said)}.")
+    return lines or ["Peaks of a GPU are not recorded yet."]
 
 
 def _bits_and_peak(found: Sequence[Record]) -> str:
@@ -217,6 +264,15 @@ def context_bins(bits: np.ndarray) -> list[tuple[int, int, float]]:
     return [(start, end, float(bits[start:end].mean())) for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def _settled_bin(bins: Sequence[tuple[int, int, float]]) -> int:
+    """The bin from which on every later one costs as much, but for the margin."""
+    *_, (_, _, last) = bins
+    enough = len(bins) - 1
+    while enough and bins[enough - 1][2] - last < MARGINS["byte_bits"]:
+        enough -= 1
+    return enough
+
+
 def context_words(records: Records) -> list[str]:
     """How far back looking helps: from which bin on every later one costs as much, but for the margin."""
     lines, margin = [], MARGINS["byte_bits"]
@@ -226,9 +282,7 @@ def context_words(records: Records) -> list[str]:
             continue
         bins = context_bins(_by_position(found))
         *_, (_, _, last) = bins
-        enough = len(bins) - 1
-        while enough and bins[enough - 1][2] - last < margin:
-            enough -= 1
+        enough = _settled_bin(bins)
         start, _, bits = bins[enough]
         reach = (
             f"from {start + 1:,} bytes of context on, more is not worth {margin:g} bits: {bits:.3f} there"

@@ -7,7 +7,7 @@ from itertools import chain
 from statistics import fmean
 from typing import NamedTuple
 
-from attn.experiments.reformer.convergence import CHANCE, has_converged, span_of
+from attn.experiments.reformer.convergence import has_converged, span_of
 from attn.experiments.reformer.runs import CODE_MODELS, CODES, EXPERIMENTS, PAPER, TABLE2_ROWS
 from attn.experiments.reformer.table2 import (
     CONVENTIONS,
@@ -112,7 +112,7 @@ def grids_table(records: Records) -> Html:
             f"All cells are {n_cells}; hashed are the {n_hashed} of models that were trained with LSH and are evaluated "
             "with it. Nothing is said of a part of which a row is not recorded."
         ),
-        *(plain(f"{CODES[code].label.capitalize()}: {code_words(code)}.") for code in CODES),
+        *(plain(f"By {CODES[code].label}: {code_words(code)}.") for code in CODES),
     ]
     return grid.render()
 
@@ -153,47 +153,58 @@ def expectations(records: Records) -> list[str]:
         row = replication.cells["full"][1:]
         lines.append(
             f"By the replication's code, trained with full attention and evaluated with {listed(ROUNDS)} rounds: "
-            f"{tenths(row)} percent, {listed(theirs.row)} in its print; {_by_chance(records, replication)}. "
-            f"Expected was less with more rounds{came(list(row) == sorted(row))}, and near chance: how near was not "
-            "said beforehand, so it is not judged."
+            f"{tenths(row)} percent, {listed(theirs.row)} in its print; {_seeds(records, replication)}. "
+            f"Expected was less with more rounds{came(list(row) == sorted(row))}. Near chance was expected, too; how "
+            f"near was not written down, so this is not judged (most: {max(row):.1f} percent, chance {_chance():.1f})."
         )
     if set(HASHED) <= replication.cells.keys():
         column = [replication.cells[row][0] for row in HASHED]
         lines.append(
             f"By the replication's code, trained as {row_names(HASHED)} and evaluated with full attention: "
             f"{tenths(column)} percent, {listed(theirs.column)} in its print; "
-            f"{_by_chance(records, replication)}. Expected was more than chance, here more than {100 * CHANCE:g} percent"
-            f"{came(min(column) > 100 * CHANCE)}, and well more: how much was not said beforehand, so it is not judged."
+            f"{_seeds(records, replication)}. Expected was well above chance; how far was not written down, so this is "
+            f"not judged (least: {min(column):.1f} percent, chance {_chance():.1f})."
         )
     if len(public.cells) == len(TABLE2_ROWS):
         least = min(*public.cells["full"][1:], *(public.cells[row][0] for row in HASHED))
         lines.append(
-            f"By public code, first row and first column: {least:.1f} percent and more; {_by_chance(records, public)}. "
+            f"By {public.label}, first row and first column: {least:.1f} percent and more; {_seeds(records, public)}. "
             f"Expected was that neither breaks, as less than half would{came(least > 50)}."
         )
     return lines or NO_RECORDS
 
 
-def _by_chance(records: Records, one: Conventions) -> str:
-    """What a model that knows nothing gets right, and on how many seeds this rests."""
+def _chance() -> float:
+    """What a model that knows nothing gets right, in percent."""
+    return 100 / (EXPERIMENTS[0].config("cpu").vocab_size - 1)  # one symbol stands for the zeros
+
+
+def _seeds(records: Records, one: Conventions) -> str:
     counts = [len(records.get(model, ())) for model in one.models.values() if records.get(model)]
-    symbols = EXPERIMENTS[0].config("cpu").vocab_size - 1  # one stands for the zeros
-    return f"chance is {100 / symbols:.1f}; seeds of each model: {span_of(counts)}"
+    return f"seeds of each model: {span_of(counts)}"
 
 
 def nearest(part: str, what: str, records: Records) -> list[str]:
     """For both who printed it the nearest set of conventions and the farthest, where there are several."""
-    lines, found = [], grids(records)
+    lines = []
+    for who, points in ranked(part, records).items():
+        (near, least), *_, (far, most) = points.items()
+        lines.append(
+            f"{what}, {who}: of {len(points)} sets of conventions, nearest is {near} ({least:.1f} percentage points "
+            f"away on average); farthest is {far} ({most:.1f})."
+        )
+    return lines
+
+
+def ranked(part: str, records: Records) -> dict[str, dict[str, float]]:
+    """By who printed it, points of every set of conventions, nearest first; nothing where all are as near."""
+    found, ranks = grids(records), {}
     for who, theirs in printed_grids(load_papers()[PAPER]).items():
         apart = {
             one.label if part == "whole" else one.hashing: getattr(Apart.of(one.cells, theirs), part)
             for one in found
         }
         points = {label: value for label, value in apart.items() if value is not None}
-        near = sorted(points, key=points.__getitem__)
-        if near and points[near[0]] < points[near[-1]]:
-            lines.append(
-                f"{what}, {who}: of {len(near)} sets of conventions, nearest is {near[0]} ({points[near[0]]:.1f} "
-                f"percentage points away on average); farthest is {near[-1]} ({points[near[-1]]:.1f})."
-            )
-    return lines
+        if len(set(points.values())) > 1:
+            ranks[who] = dict(sorted(points.items(), key=lambda item: item[1]))
+    return ranks
