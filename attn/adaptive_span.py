@@ -227,9 +227,10 @@ def span_attention(
         [B, H, T, E]; zeros for the first token of all, unless there are persistent vectors.
 
     Raises:
-        ValueError: for a ramp below 2, shapes that do not fit, or spans outside [0, S] (on a CPU; where `fused`, a span
-            that is no finite number on any device).
+        ValueError: for a ramp below 2, a dropout outside [0, 1), shapes that do not fit, a block without tokens, or
+            spans outside [0, S] (on a CPU; where `fused`, a span that is no finite number on any device).
     """
+    check_dropout(dropout=dropout)
     check_span_attention(query, key, value, past, positions, span, persistent)
     check_spans(span, positions.shape[1])
     check_ramp(ramp_size)
@@ -580,6 +581,10 @@ def check_span_attention(
     persistent: Persistent | None,
 ) -> None:
     """ValueError unless the arguments of `span_attention` fit."""
+    if query.dim() != 4 or not query.shape[2]:
+        raise ValueError(
+            f"query must have shape [batch, heads, 1 or more tokens, head_dim]; got {list(query.shape)}"
+        )
     batch, n_heads, length, head_dim = query.shape
     expected = {
         "key": (key, [[batch, n_heads, length, head_dim]]),

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attn.adaptive_span import Past, Persistent, SpanAttention, span_weights
-from attn.attention import check_positive
+from attn.attention import check_dropout, check_positive
 
 VARIANTS = ("joint", "attn-split", "head-split", "single-head", "ff-attn")
 ACTIVATIONS = ("softmax", "relu")
@@ -71,15 +71,32 @@ def persistent_attention(
         [B, H, T, E].
 
     Raises:
-        ValueError: for another activation.
+        ValueError: for another activation, a dropout outside [0, 1), or shapes that do not fit.
     """
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
+    check_dropout(dropout=dropout)
+    _check_persistent(query, persistent)
     if activation == "softmax":
         key, value = (part.expand(query.shape[0], -1, -1, -1) for part in persistent)
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     weights = F.relu((query * query.shape[-1] ** -0.5) @ persistent.key.transpose(-2, -1))
     return F.dropout(weights, dropout) @ persistent.value
+
+
+def _check_persistent(query: Tensor, persistent: Persistent) -> None:
+    """ValueError unless there are keys and values for each head of the query; values may have a width of their own."""
+    if query.dim() != 4:
+        raise ValueError(f"query must have shape [batch, heads, length, head_dim]; got {list(query.shape)}")
+    _, n_heads, _, head_dim = query.shape
+    n_persistent = persistent.key.shape[-2] if persistent.key.dim() > 1 else 0
+    for name, tensor, width in (
+        ("key", persistent.key, head_dim), ("value", persistent.value, persistent.value.shape[-1]),
+    ):  # fmt: skip
+        if list(tensor.shape) != [n_heads, n_persistent, width]:
+            raise ValueError(
+                f"persistent.{name} must have shape {[n_heads, n_persistent, width]}; got {list(tensor.shape)}"
+            )
 
 
 class PersistentVectors(nn.Module):

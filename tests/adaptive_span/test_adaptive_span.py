@@ -422,6 +422,14 @@ def test_on_a_gpu_it_is_the_same(dynamic, dropout, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"query": random(3, 8, 4)}, r"query must have shape \[batch, heads, 1 or more .*; got \[3, 8, 4\]"),
+        (
+            {"query": random(2, 3, 0, 4)},
+            r"query must have shape \[batch, heads, 1 or more .*; got \[2, 3, 0, 4\]",
+        ),
+        ({"dropout": 1.5}, r"dropout must be a number from 0 to below 1; got 1.5"),
+        ({"dropout": -0.5}, r"dropout must be a number from 0 to below 1; got -0.5"),
+        ({"dropout": 1.0}, r"dropout must be a number from 0 to below 1; got 1.0"),
         ({"key": random(2, 3, 7, 4)}, r"key must have shape \[2, 3, 8, 4\]; got \[2, 3, 7, 4\]"),
         ({"value": random(2, 2, 8, 4)}, r"value must have shape \[2, 3, 8, 4\]; got \[2, 2, 8, 4\]"),
         ({"positions": random(5, 16)}, r"positions must have shape \[4, 16\]; got \[5, 16\]"),
@@ -445,6 +453,22 @@ def test_arguments_that_do_not_fit_are_named(change, message, fused):
     given, _ = arguments()
     with pytest.raises(ValueError, match=message):
         span_attention(**{**given, **change}, fused=fused)
+
+
+@pytest.mark.parametrize("above", [20.0, 45.0, 69.0, 90.0])
+def test_a_hidden_key_stays_hidden_until_its_score_is_far_above_the_others(above):
+    """The last of the ramp has a mask of 0, which the kernel takes for MASK_FLOOR."""
+    query = torch.tensor([0.0, 1.0]).view(
+        1, 1, 2, 1
+    )  # the second token sees the first, and the one before it
+    past = Past(torch.full((1, 1, 1), above), torch.ones(2, 1, 1, 1))
+    value = torch.zeros(1, 1, 2, 1)
+    given = (query, torch.zeros_like(query), value, past, torch.zeros(1, 2), torch.zeros(1, 1, 1))
+    plain, fused = (span_attention(*given, ramp_size=2, fused=fused)[0, 0, 1, 0] for fused in (False, True))
+    assert plain == 0
+    weight = kernel.MASK_FLOOR * exp(above) / (0.5 + kernel.MASK_FLOOR * exp(above))
+    assert fused.item() == pytest.approx(weight * above, rel=1e-3, abs=1e-30)
+    assert (fused < torch.finfo(torch.float32).eps) == (above < 52)
 
 
 # --- The sub-layer -----------------------------------------------------------------------------------------

@@ -313,6 +313,19 @@ def test_what_does_not_fit_is_named():
     query, pairs = random(1, 2, 3, 4), Persistent(random(2, 5, 4), random(2, 5, 4))
     with pytest.raises(ValueError, match="activation must be one of softmax, relu; got 'gelu'"):
         persistent_attention(query, pairs, activation="gelu")
+    for wrong, message in (
+        ((query[:, :1], pairs), r"persistent.key must have shape \[1, 5, 4\]; got \[2, 5, 4\]"),
+        ((query[0], pairs), r"query must have shape \[batch, heads, length, head_dim\]; got \[2, 3, 4\]"),
+        (
+            (query, pairs._replace(key=random(2, 5, 3))),
+            r"persistent.key must have shape \[2, 5, 4\]; got \[2, 5, 3\]",
+        ),
+        ((query, pairs._replace(value=random(2, 6, 4))), r"persistent.value must have shape \[2, 5, 4\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            persistent_attention(*wrong)
+    with pytest.raises(ValueError, match="dropout must be a number from 0 to below 1; got 1.5"):
+        persistent_attention(query, pairs, dropout=1.5)
     module, (inputs, state) = layer(variant="attn-split"), inputs_and_state()
     with pytest.raises(ValueError, match="variant must be 'joint' for attention maps; got 'attn-split'"):
         module.attention_maps(inputs, state)
