@@ -35,6 +35,8 @@ class _Group(click.Group):
             return super().invoke(context)
         except (UsageError, *_imported(_USAGE)) as error:
             raise click.UsageError(str(error)) from error
+        except BrokenPipeError:  # whoever read the output has enough, as `head`; click ends quietly
+            raise
         except (OSError, *_imported(_FAILURES)) as error:
             raise click.ClickException(str(error)) from error
 

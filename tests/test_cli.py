@@ -168,6 +168,14 @@ def test_what_the_system_refuses_is_told(toy, monkeypatch):
     assert "No space left on device" in refused("run", "toy2000", "--device", "cpu", status=1)
 
 
+def test_a_reader_who_has_enough_is_told_nothing(toy, monkeypatch):
+    def closed(*arguments, **options):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(cli.click, "echo", closed)
+    assert invoke("data", "list").output == ""
+
+
 # --- status ------------------------------------------------------------------------------------------------
 
 
