@@ -94,6 +94,6 @@ def test_contributing_names_every_key_of_the_facts():
     keys = {*schema["properties"], *schema["$defs"]["table"]["properties"]}
     shown = set(re.findall(r"`(\w+)`", words("contributing.md")))
     assert keys - shown == set()
-    assert {"`kind: quoted`", "`kind: not rerun`", "`variation`"} <= set(
+    assert {"`kind: quoted`", "`kind: not rerun`", "`variation`", "`unverified`"} <= set(
         re.findall(r"`[^`]+`", words("contributing.md"))
     )
