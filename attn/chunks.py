@@ -33,9 +33,11 @@ def in_chunks(
         What `function(inputs)` would return.
 
     Raises:
-        ValueError: if `chunk_len` is below 1.
+        ValueError: if inputs have another shape, or `chunk_len` is below 1.
     """
     check_positive(chunk_len=chunk_len)
+    if inputs.dim() != 3:
+        raise ValueError(f"inputs must have shape [batch, length, width]; got {list(inputs.shape)}")
     if recompute and torch.is_grad_enabled():
         return torch.cat(
             [checkpoint(function, chunk, use_reentrant=False) for chunk in inputs.split(chunk_len, dim=1)],
@@ -66,6 +68,10 @@ def cross_entropy_in_chunks(
             at on the CPU only: elsewhere it would make the device wait.
     """
     check_positive(chunk_len=chunk_len)
+    if weight.dim() != 2:
+        raise ValueError(f"weight must have shape [vocabulary, width]; got {list(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias must have shape [{len(weight)}], as weight has rows; got {list(bias.shape)}")
     check_sequence("hidden", hidden, weight.shape[-1])
     _check_targets(targets, hidden.shape[:2], len(weight))
     if torch.is_autocast_enabled(hidden.device.type):  # once, and the same in the backward pass

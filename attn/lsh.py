@@ -306,6 +306,11 @@ def check_convention(convention: Convention) -> None:
 def _check_rotations(vectors: Tensor, rotations: Sequence[Tensor]) -> None:
     if vectors.dim() != 4:
         raise ValueError(f"vectors must have shape [B, H, T, E]; got {list(vectors.shape)}")
+    if isinstance(rotations, Tensor):
+        raise ValueError(
+            f"rotations must be several tensors, one for each factor of the number of buckets; got one of shape "
+            f"{list(rotations.shape)}"
+        )
     if not rotations:
         raise ValueError("rotations must hold at least one tensor; got none")
     n_heads, head_dim = vectors.shape[1], vectors.shape[3]
@@ -322,6 +327,8 @@ def _check_lsh(query: Tensor, value: Tensor, buckets: Tensor, mask: Tensor | Non
     check_positive(chunk_len=chunk_len)
     check_heads(query, query, value, mask)
     batch, n_heads, length, _ = query.shape
+    if not isinstance(buckets, Tensor):
+        raise ValueError(f"buckets must be a tensor [B, H, rounds, T]; got {type(buckets).__name__}")
     shape = list(buckets.shape)
     if len(shape) != 4 or shape[:2] + shape[3:] != [batch, n_heads, length] or not shape[2]:
         raise ValueError(

@@ -159,7 +159,9 @@ class LocalAttention(FullAttention):
         self.chunk_len = chunk_len
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """[B, H, T, V] from what `project` returned."""
+        """[B, H, T, V] from what `project` returned; ValueError for a sequence without tokens."""
+        if not query.shape[2]:
+            raise ValueError("inputs must have at least one token; got length 0")
         return local_attention(
             query, key, value, mask, chunk_len=self.chunk_len,
             is_causal=self.is_causal, unit_keys=self.unit_keys, self_last=self.self_last, scale=self.scale,
@@ -275,11 +277,14 @@ class AxialPositions(nn.Module):
         widths: d_1 ... d_n; their sum is D.
 
     Raises:
-        ValueError: for a size below 1, or not as many widths as axes.
+        ValueError: for a size below 1, what is no sequence of sizes, or not as many widths as axes.
     """
 
     def __init__(self, *, shape: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
+        for name, sizes in (("shape", shape), ("widths", widths)):
+            if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+                raise ValueError(f"{name} must be one whole number for each axis, as (4, 4); got {sizes!r}")
         if not shape or len(shape) != len(widths):
             raise ValueError(f"shape and widths must have one number for each axis; got {shape} and {widths}")
         for name, sizes in (("shape", shape), ("widths", widths)):
@@ -290,7 +295,9 @@ class AxialPositions(nn.Module):
             nn.init.normal_(table, std=2**-0.5)  # as `LearnedPositions`
 
     def forward(self, seq_len: int, start: int = 0) -> Tensor:
-        """Positions `start` to `start + seq_len - 1` [T, D]; ValueError beyond the grid."""
+        """Positions `start` to `start + seq_len - 1` [T, D]; ValueError for any that are not in the grid."""
+        if seq_len < 0 or start < 0:
+            raise ValueError(f"seq_len and start must not be negative; got {seq_len} and {start}")
         if start + seq_len > self.max_len:
             raise ValueError(
                 f"a sequence must not be longer than the {self.max_len} positions of a grid of {self.shape}; got "

@@ -74,6 +74,8 @@ def test_without_gradients_nothing_is_recorded():
 def test_wrong_chunk_lengths_are_refused():
     with pytest.raises(ValueError, match="chunk_len must be a whole number of at least 1; got 0"):
         in_chunks(nn.Identity(), torch.zeros(1, 2, 3), 0)
+    with pytest.raises(ValueError, match=r"inputs must have shape \[batch, length, width\]; got \[3\]"):
+        in_chunks(nn.Identity(), torch.zeros(3), 2)
 
 
 # --- The loss over the vocabulary --------------------------------------------------------------------------------
@@ -144,6 +146,17 @@ def test_targets_that_do_not_fit_are_refused():
     assert cross_entropy_in_chunks(hidden[:0], weight, targets[:0], chunk_len=2).shape == (0, 5)
 
 
+def test_weights_and_biases_that_do_not_fit_are_refused():
+    hidden, weight, targets, bias = loss_arguments()
+    with pytest.raises(ValueError, match=r"weight must have shape \[vocabulary, width\]; got \[3\]"):
+        cross_entropy_in_chunks(hidden, weight[0], targets, chunk_len=2)
+    for wrong in (bias[:4], bias[:1]):
+        with pytest.raises(
+            ValueError, match=rf"bias must have shape \[7\], as weight has rows; got \[{len(wrong)}\]"
+        ):
+            cross_entropy_in_chunks(hidden, weight, targets, chunk_len=2, bias=wrong)
+
+
 # --- Axial positions -----------------------------------------------------------------------------------------------
 
 
@@ -175,6 +188,8 @@ def test_axial_positions_need_few_parameters_and_learn():
         ({"shape": (), "widths": ()}, "one number for each axis"),
         ({"shape": (4, 0), "widths": (8, 8)}, r"shape\[1\] must be a whole number of at least 1; got 0"),
         ({"shape": (4, 4), "widths": (8, -1)}, r"widths\[1\] must be a whole number"),
+        ({"shape": 4, "widths": (8,)}, "shape must be one whole number for each axis.*; got 4"),
+        ({"shape": (4,), "widths": 8}, "widths must be one whole number for each axis.*; got 8"),
     ],
 )
 def test_wrong_axes_are_refused(arguments, message):
@@ -188,5 +203,8 @@ def test_positions_beyond_the_grid_are_refused():
         with pytest.raises(
             ValueError, match=f"not be longer than the 6 positions of a grid of .*got {found}"
         ):
+            module(*arguments)
+    for arguments, found in [((3, -2), "3 and -2"), ((-1,), "-1 and 0")]:
+        with pytest.raises(ValueError, match=f"seq_len and start must not be negative; got {found}"):
             module(*arguments)
     assert module.double()(6).dtype == DOUBLE

@@ -472,6 +472,8 @@ def test_wrong_rotations_and_rounds_are_refused():
             hash_vectors(vectors, rotations)
     with pytest.raises(ValueError, match="rotations must hold at least one"):
         hash_vectors(random(1, 2, 4, 5), [])
+    with pytest.raises(ValueError, match="rotations must be several tensors, one for each factor"):
+        hash_vectors(random(1, 2, 4, 5), rotation)
 
 
 def test_tensors_that_do_not_fit_are_refused():
@@ -482,6 +484,7 @@ def test_tensors_that_do_not_fit_are_refused():
         ({"buckets": buckets[:, :, 0]}, r"buckets must have shape \[2, 3, rounds, 4\].*got \[2, 3, 4\]"),
         ({"buckets": buckets[:, :, :0]}, "at least one round"),
         ({"buckets": buckets[..., :3]}, r"buckets must have shape.*got \[2, 3, 2, 3\]"),
+        ({"buckets": [1]}, r"buckets must be a tensor \[B, H, rounds, T\]; got list"),
         ({"buckets": buckets.double()}, "buckets must be whole numbers; got torch.float64"),
         ({"mask": torch.ones(2, 4)}, "mask must be boolean"),
         ({"mask": torch.ones(2, 5, dtype=torch.bool)}, r"mask must have shape.*\[2, 4\]; got \[2, 5\]"),

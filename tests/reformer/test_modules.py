@@ -196,6 +196,10 @@ def test_wrong_inputs_are_refused():
         module(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="mask must have shape"):
         module(torch.zeros(2, 3, 12), torch.ones(2, 1, 1, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="buckets must be a tensor"):
+        module(torch.zeros(2, 3, 12), buckets=[1])
+    with pytest.raises(ValueError, match="inputs must have at least one token; got length 0"):
+        LocalAttention(**SIZES, chunk_len=4)(torch.zeros(2, 0, 12))
     module.n_rounds = 0
     with pytest.raises(ValueError, match="n_rounds must be"):
         module(torch.zeros(2, 3, 12))
