@@ -181,11 +181,10 @@ def _notes(table: dict, footnotes: Footnotes) -> list[Cell]:
     notes += footnotes.notes()
     details = [_detail(cell, profile) for cell in _cells(table) for profile in cell["values"]]
     if any(detail.get("std") is not None for detail in details):
-        notes.append(plain("Recorded values are means over seeds, ± their standard deviation."))
+        notes.append(plain("Recorded values with ± are means over seeds and their standard deviation."))
     if any(detail.get("quartiles") for detail in details):
-        notes.append(
-            plain("Recorded values are medians over seeds, with their quartiles: some seeds never learn.")
-        )
+        skewed = "Recorded values with brackets are medians over seeds and their quartiles: some seeds never learn."
+        notes.append(plain(skewed))
     # The folded commands have no place in the columns of a terminal.
     commands: dict[str, list[str]] = {}
     for row in table["rows"]:

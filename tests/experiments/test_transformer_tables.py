@@ -8,7 +8,7 @@ from attn.experiments.transformer.runs import EXPERIMENTS, PAPER, printed_model,
 from attn.experiments.transformer.tables import TABLES, fitted_rows, hardware_flops, parameters
 from attn.experiments.transformer.workloads import RecurrentConfig
 from attn.reproduction.facts import load_papers
-from attn.reproduction.scoreboard import agrees
+from attn.reproduction.scoreboard import agrees, compared
 from attn.reproduction.tables import NOTE
 
 FACTS = load_papers()[PAPER]
@@ -112,6 +112,18 @@ def test_the_base_model_uses_less_than_a_third_of_its_hardware():
     tokens = 25_000 * 100_000
     arithmetic = model_flops(base, vocab_size=37_000, source_tokens=tokens, target_tokens=tokens)
     assert 0.25 < arithmetic / 3.283e18 < 0.3
+
+
+def test_costs_that_rest_on_memory_equal_nothing():
+    table, view = FACTS.table("table2"), VIEWS["table2"]
+    seen = set()
+    for row in table.rows:
+        for name, rule in view.cells.items():
+            if rule.kind == "recomputed" and (note := rule.note(row)):
+                state = compared(rule, table, row, name, [other[name] for other in table.rows])["state"]
+                assert ("from memory" in note) == (state == "unverified"), note
+                seen.add(state)
+    assert seen == {"matches", "unverified"}
 
 
 def test_parameters_are_those_of_the_facts():

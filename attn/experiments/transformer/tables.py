@@ -69,7 +69,15 @@ def _flops(column: str) -> Recomputed:
             return run["systems"] * next(one[column] for one in rows if one["model"] == run["of"])
         return hardware_flops(run)
 
-    return Recomputed(compute, note=lambda row: _inputs(row, column))
+    return Recomputed(
+        compute, note=lambda row: _inputs(row, column), verified=lambda row: not _from_memory(row, column)
+    )
+
+
+def _from_memory(row: Row, column: str) -> bool:
+    """Whether a cost is recomputed from GPU counts and days that no source at hand confirms."""
+    run = cost_run(row, column)
+    return run is not None and "of" not in run and row.get("kind") == "quoted"
 
 
 def _inputs(row: Row, column: str) -> str | None:
@@ -80,7 +88,7 @@ def _inputs(row: Row, column: str) -> str | None:
     if "of" in run:
         return f"{run['systems']} times the printed number of {run['of']}"
     days = f"{run['days']:g} day{'' if run['days'] == 1 else 's'}"
-    memory = ", GPUs and days from memory" if row.get("kind") == "quoted" else ""
+    memory = ", GPUs and days from memory" if _from_memory(row, column) else ""
     return f"{run['gpus']} {run['gpu']} for {days}{memory}"
 
 
