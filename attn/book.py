@@ -233,7 +233,7 @@ class Facts(Computed):
         if paper.arxiv:
             line += nodes.reference("", f"arXiv:{paper.arxiv}", refuri=f"https://arxiv.org/abs/{paper.arxiv}")
             line += nodes.Text(". ")
-        line += nodes.strong("", "Chapter: " if chapter else "Planned, no chapter yet.")
+        line += nodes.strong("", "Chapter: " if chapter else "No chapter of its own.")
         if chapter:
             line += self.chapter_link(chapter)
         folded = [_fact_table(table) for table in paper.tables]

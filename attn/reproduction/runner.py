@@ -43,7 +43,8 @@ HISTORY_LIMIT = 600  # entries of a record's history
 _PROBE_STEPS = 100  # most updates that are timed to estimate a grid's cost
 _PROBE_SECONDS = 3.0  # no update is begun later than this after the first timed one
 _PROBES_SECONDS = 180.0  # no row's updates are timed later than this after the first row's
-_SLOW_UPDATE_SECONDS = 30.0  # a first update that took longer on a CPU is not repeated
+# A first update that took longer on a CPU is not repeated; kernels that are compiled take less.
+_SLOW_UPDATE_SECONDS = 120.0
 _UNTIMED = (
     f"the time of rows that stand without one is not known: after {_PROBES_SECONDS / 60:.0f} minutes no further "
     "row is timed, which --experiment does for one row alone"

@@ -191,7 +191,7 @@ def test_facts_show_every_table_of_every_paper_with_how_it_was_checked(project):
     papers = load_papers().values()
     tables = [table for paper in papers for table in paper.tables]
     assert html.count("<details") == len(tables)
-    assert html.count("Planned, no chapter yet.") == len(papers) - 1
+    assert html.count("No chapter of its own.") == len(papers) - 1
     unverified = sum(not table.verified for table in tables)
     assert html.count('class="attn-unverified"') == unverified > 0
 

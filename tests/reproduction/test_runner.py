@@ -314,14 +314,14 @@ def first_takes(toy, monkeypatch):
 
 
 def test_the_first_update_counts_for_no_time(toy, first_takes):
-    updates = first_takes(20)  # as one that compiles its kernels
+    updates = first_takes(100)  # as one that compiles its kernels
     assert estimate([toy.job(0)], toy.results, CPU).seconds == 12 * 2
     assert len(updates) == 1 + 2, "timed for three seconds, no update is begun after those"
 
 
 def test_a_slow_first_update_is_not_repeated_on_a_cpu(toy, first_takes):
-    updates = first_takes(100)
-    assert estimate([toy.job(0)], toy.results, CPU).seconds == 12 * 100
+    updates = first_takes(200)
+    assert estimate([toy.job(0)], toy.results, CPU).seconds == 12 * 200
     assert len(updates) == 1
 
 

@@ -263,8 +263,13 @@ def _text_config(model: PrintedModel, budget: Mapping[str, Any]) -> TextRunConfi
 
 
 def _text_share(config: TextRunConfig) -> str:
-    steps, seen = config.training.max_steps, config.training.max_steps * config.training.batch_size
-    return f"{steps:,} updates, {seen:,} tokens; the paper's number of updates is not known to us"
+    """Text and size of the model, which are not the paper's, and how much was read."""
+    model, steps = config.model, config.training.max_steps
+    seen = steps * config.training.batch_size
+    return (
+        f"{config.text.corpus}, {model.n_layers} layers of width {model.d_model}; {steps:,} updates, {seen:,} tokens; the "
+        "paper's number of updates is not known to us"
+    )
 
 
 def _text_experiment(model: PrintedModel) -> Experiment:
