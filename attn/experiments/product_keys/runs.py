@@ -267,8 +267,8 @@ def _text_share(config: TextRunConfig) -> str:
     model, steps = config.model, config.training.max_steps
     seen = steps * config.training.batch_size
     return (
-        f"{config.text.corpus}, {model.n_layers} layers of width {model.d_model}; {steps:,} updates, {seen:,} tokens; the "
-        "paper's number of updates is not known to us"
+        f"{config.text.corpus}, {model.n_layers} layers of width {model.d_model}; {steps:,} updates, {seen:,} tokens; "
+        "the paper's number of updates is not known to us"
     )
 
 
