@@ -20,6 +20,7 @@ HEADINGS = {
 }
 _SYMBOLS = {"holds": "✓", "in part": "◐", "against": "✗", "open": "?", "untested": "○"}
 _FOLDED = ("untested",)  # claims of which nothing is known yet
+_WITHOUT_RUNS = ", printed or counted numbers alone"
 _ONE = {"holds": "holds", "contradicted": "is contradicted", "undecided": "is undecided"}
 _MORE = {"holds": "hold", "contradicted": "are contradicted", "undecided": "are undecided"}
 
@@ -40,9 +41,15 @@ def findings(claims: Sequence[Mapping]) -> list[Finding]:
         claims: a chapter's `claims`, a test each, as `attn status --json` prints them.
     """
     tests: dict[str, Counter] = {}
+    trained = set()
     for claim in claims:
         tests.setdefault(claim["statement"], Counter())[claim_state(claim)] += 1
-    return [Finding(statement, _kind(states), _said(states)) for statement, states in tests.items()]
+        if claim["kind"] != "arithmetic":
+            trained.add(claim["statement"])
+    return [
+        Finding(statement, _kind(states), _said(states) + _WITHOUT_RUNS * (statement not in trained))
+        for statement, states in tests.items()
+    ]
 
 
 def _kind(states: Counter) -> str:

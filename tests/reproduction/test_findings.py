@@ -9,11 +9,12 @@ from attn.reproduction.findings import HEADINGS, findings, findings_list
 STATES = {"h": "holds", "c": "contradicted", "u": "undecided", "n": "not tested at this scale"}
 
 
-def ended(statement, letters):
+def ended(statement, letters, kind="order"):
     """A claim's tests, by the first letter of how they end."""
     return [
         {
             "statement": statement,
+            "kind": kind,
             "verdict": "fails" if letter in "cu" else STATES[letter],
             "contradicted": letter == "c" if letter in "cu" else None,
         }
@@ -37,6 +38,11 @@ def ended(statement, letters):
 def test_a_claim_is_what_its_tests_are_together(letters, kind, said):
     (found,) = findings(ended("It works.", letters))
     assert (found.statement, found.kind, found.said) == ("It works.", kind, said)
+
+
+def test_a_claim_that_no_run_decides_says_so():
+    claims = [*ended("A", "h", "arithmetic"), *ended("B", "h", "arithmetic"), *ended("B", "h")]
+    assert [each.said for each in findings(claims)] == ["1 test, printed or counted numbers alone", "2 tests"]
 
 
 def test_tests_of_one_claim_are_taken_together_wherever_they_stand():
