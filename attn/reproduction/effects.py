@@ -13,21 +13,10 @@ from attn.reproduction.records import Record
 _Find = Callable[[str, str], Sequence[Record]]
 
 
-def effect_text(effect: Effect, records: _Find) -> str | None:
-    """The measured effect in words, at the largest profile at which both sides have records.
-
-    Args:
-        effect: what is compared.
-        records: (experiment, profile) -> records.
-
-    Returns:
-        None where one side has no records yet.
-    """
-    return effects_text([effect], records).get(effect.deviation)
-
-
 def effects_text(effects: Iterable[Effect], records: _Find) -> dict[str, str]:
-    """The measured effects in words, by deviation; our side is said once for all that are compared with it.
+    """The measured effects in words, by deviation, each at the largest profile at which both sides have records.
+
+    Our side is said once for all that are compared with it.
 
     Args:
         effects: what is compared.

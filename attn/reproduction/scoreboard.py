@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, Verdict, judge, untested
-from attn.reproduction.effects import effect_text
+from attn.reproduction.effects import effects_text
 from attn.reproduction.errors import UsageError
 from attn.reproduction.experiment import RECORDED_PROFILES, Chapter, Exact, Measured, Recomputed, TableView
 from attn.reproduction.facts import THE_PAPER, FactTable, Paper, load_papers
@@ -142,14 +142,8 @@ class ChapterState:
 
     def deviations(self) -> list[dict[str, Any]]:
         """Where the book departs from the paper, each with its effects as far as they are measured."""
-        found: dict[str, list[str]] = {}
-        for effect in self.chapter.effects:
-            if (text := effect_text(effect, self.of)) is not None:
-                found.setdefault(effect.deviation, []).append(text)
-        return [
-            vars(item) | {"effect": "; ".join(found[item.id]) if item.id in found else None}
-            for item in self.paper.deviations
-        ]
+        found = effects_text(self.chapter.effects, self.of)
+        return [vars(item) | {"effect": found.get(item.id)} for item in self.paper.deviations]
 
     def as_dict(self) -> dict[str, Any]:
         """The chapter as `attn status --json` prints it."""

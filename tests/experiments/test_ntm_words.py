@@ -29,7 +29,7 @@ from tests.experiments.made_up import run_of
 )
 def test_sizes_and_chance_are_the_task_s(task, sizes, chance):
     (said,) = words.task_words(task)
-    assert said.startswith(f"{sizes} An answer known by chance costs {chance}")
+    assert said.startswith(f"{sizes} Guessing costs {chance}")
     if task == "copy":
         assert words.task_words(task, "ci")[0].startswith("1 to 5 vectors of 8 bits.")
 

@@ -23,7 +23,7 @@ from attn.experiments.product_keys.tables import TABLES, perplexity, printed_mem
 from attn.kernels import product_keys as kernels
 from attn.product_keys import cartesian_keys, product_key_topk, search_cost
 from attn.reproduction.claims import FAILS, HOLDS, NOT_TESTED, judge, t_interval
-from attn.reproduction.effects import effect_text
+from attn.reproduction.effects import effects_text
 from attn.reproduction.experiment import Exact, Measured, config_dict
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record, pack_arrays
@@ -341,8 +341,8 @@ def test_the_effects_of_deviations_are_told():
     for effect in CHAPTER.effects:
         undone = names[effect.deviation]
         records = {runs.BASE: [record(runs.BASE)], undone: [record(undone, perplexity_test=33.0)]}
-        text = effect_text(effect, lambda name, profile, of=records: of[name] if profile == "cpu" else [])
-        assert "30 per subword (1 seed) here, 33 per subword" in text
+        said = effects_text([effect], lambda name, profile, of=records: of[name] if profile == "cpu" else [])
+        assert "30 per subword (1 seed) here, 33 per subword" in said[effect.deviation]
 
 
 def test_bands_name_live_experiments():

@@ -6,7 +6,7 @@ import pytest
 
 from attn.experiments.transformer import CHAPTER
 from attn.experiments.transformer.runs import PAPER
-from attn.reproduction.effects import effect_text
+from attn.reproduction.effects import effects_text
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 from tests.reproduction.toy import record_data
@@ -29,7 +29,7 @@ def test_longer_sentences_are_measured_with_shifts_and_without(effect):
         data = record_data(PAPER, experiment, 0, {f"whole_{LONGEST}": value}, profile=profile)
         return [Record(Path("x.json"), data | {"artifact": None})] if profile == "cpu" else []
 
-    said = effect_text(effect, records)
+    said = effects_text([effect], records)[effect.deviation]
     assert f"targets of {LONGEST} letters" in said and "0.75 of all" in said.partition(" here, ")[0]
     assert "0 of all (1 seed) without shifts in training (cpu)" in said
     assert effect.undone == effect.ours.removesuffix("_shifted") and len(OF_LENGTHS) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from attn.reproduction.effects import effect_text, effects_text
+from attn.reproduction.effects import effects_text
 from attn.reproduction.experiment import Effect
 from attn.reproduction.records import Record
 from tests.reproduction.toy import record_data
@@ -31,7 +31,7 @@ def said(*records):
     def of(experiment, profile):
         return [r for r in found if (r.data["experiment"], r.data["profile"]) == (experiment, profile)]
 
-    return effect_text(EFFECT, of)
+    return effects_text([EFFECT], of).get(EFFECT.deviation)
 
 
 def test_both_sides_stand_with_median_and_range():

@@ -24,9 +24,9 @@ from attn.training.optimizers import GravesRMSprop
 
 
 def task_words(task: str, profile: str = BOOK_PROFILE) -> list[str]:
-    """Sizes of a task at a profile, and what an answer known by chance costs."""
+    """Sizes of a task at a profile, and what guessing costs."""
     drawn = _drawn(task, profile)
-    return [f"{_SIZES[type(drawn)](drawn)} An answer known by chance costs {_CHANCE[type(drawn)](drawn)}."]
+    return [f"{_SIZES[type(drawn)](drawn)} Guessing costs {_CHANCE[type(drawn)](drawn)}."]
 
 
 def _drawn(task: str, profile: str) -> EpisodicTask:
