@@ -111,7 +111,10 @@ def test_readers_see_how_every_table_was_checked():
         for table in paper.tables:
             shown = _fact_table(table)
             single = any("unverified" in row for row in table.rows)  # shown in the folded cells
-            for form, marked in ((shown.html, single or not table.verified), (shown.text, not table.verified)):
+            for form, marked in (
+                (shown.html, single or not table.verified),
+                (shown.text, not table.verified),
+            ):
                 assert f"{len(table.rows)} rows, {table.checked}" in form
                 assert ("unverified" in form.replace(table.notes, "")) == marked
 
