@@ -36,6 +36,7 @@ from attn.reproduction.environment import commit, describe, device_for
 from attn.reproduction.paths import write_atomically
 from attn.reproduction.speed import HEAPS, memory_ratio, memory_reached, reached
 from attn.training.heap import keep_heap
+from benchmarks import again
 
 SCHEMA_VERSION = 1
 PROBE_SIZE = 512  # rows and columns of the probe's matrices
@@ -114,6 +115,9 @@ def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads (1)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu", help="where to run (cpu)")
     parser.add_argument(
+        "--again", action="store_true", help="only what the result in --json lacks or holds as disturbed"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="PATH", help="file for the result, such as results/speed/NAME/cpu.json"
     )
     options = parser.parse_args(arguments)
@@ -130,7 +134,10 @@ def main(rows: Sequence[Row], *, module: str, unit: str, arguments: Sequence[str
         chosen = [row for row in rows if options.only in row.name]
         if not chosen:
             parser.error(f"--only {options.only!r} fits no row; the rows are {names}")
-        result = _all(module, chosen, HEAPS if options.heap == "both" else (options.heap,), options)
+        result = _chosen(module, chosen, [row.name for row in rows], options)
+        if result is None:
+            print("Nothing to measure: every row is there, and none was disturbed.")
+            return
     print(table({**result, "unit": unit}))
     if options.json:
         head = {"schema": SCHEMA_VERSION, "benchmark": module.rpartition(".")[2], "unit": unit}
@@ -145,12 +152,25 @@ def _count(text: str) -> int:
     return value
 
 
-def _all(
-    module: str, rows: Sequence[Row], heaps: Sequence[str], options: argparse.Namespace
-) -> dict[str, Any]:
-    """The results of all rows as one."""
+def _chosen(
+    module: str, rows: Sequence[Row], names: Sequence[str], options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """The results of the chosen rows or, where only some are measured again, of all; None if there are none of these."""
+    heaps = HEAPS if options.heap == "both" else (options.heap,)
+    if not options.again:
+        return _all(module, dict.fromkeys(heaps, rows), options)
+    torch.set_num_threads(options.threads)
+    stored = again.read(options.json, describe(device_for(options.device), dtype="float32", device_count=1))
+    wanted = again.wanted(stored, rows, heaps)
+    if not any(wanted.values()):
+        return None
+    return again.merged(stored, _all(module, wanted, options), names)
+
+
+def _all(module: str, wanted: Mapping[str, Sequence[Row]], options: argparse.Namespace) -> dict[str, Any]:
+    """The results of all rows, by heap, as one."""
     results = []
-    for heap in heaps:
+    for heap, rows in wanted.items():
         best, measured = 0.0, []
         for row in rows:
             result, best = _undisturbed(module, row, heap, best, options)

@@ -366,12 +366,10 @@ def _badge(text: str, css: str) -> Cell:
 def _notes(result: Speed, rows: Sequence[Mapping[str, Any]], changed: str | None, root: str) -> list[Cell]:
     data = result.data
     rounds, probes = {row["rounds"] for row in rows}, [p for row in rows for p in row["probe_gflops"]]
-    code, environment = data["code"], data["environment"]
-    commit = f" at commit {code['commit'][:10]}" if code["commit"] else ""
-    commit += " with changes" if code["clean"] is False else ""
+    environment = data["environment"]
     counted = " to ".join(str(number) for number in sorted({min(rounds), max(rounds)}))
     measured = (
-        f"Measured on {data['finished']}{commit}, {counted} rounds a row{_fewer(rows)}; the probe's matrix product ran "
+        f"Measured on {_when(data)}, {counted} rounds a row{_fewer(rows)}; the probe's matrix product ran "
         f"at {min(probes):.0f} to {max(probes):.0f} GFLOP/s."
     )
     path, name = f"results/{result.path}", Path(result.path).stem
@@ -384,9 +382,26 @@ def _notes(result: Speed, rows: Sequence[Mapping[str, Any]], changed: str | None
         plain(rate_words(result)),
         *[plain(HEAP_WORDS)] * any(row["heap"] == "kept" for row in rows),
         plain(measured),
+        *map(plain, _later_words(rows)),
         Cell(f"All numbers: {path}", f'All numbers: <a href="{href}">{escape(path)}</a>'),
         Cell(f"Measure again: {again}", f"Measure again: <code>{escape(again)}</code>"),
     ]
+
+
+def _when(data: Mapping[str, Any]) -> str:
+    """Date and commit of a result, or of a row that was measured later than its result."""
+    code = data["code"]
+    commit = f" at commit {code['commit'][:10]}" if code["commit"] else ""
+    return f"{data['finished']}{commit}{' with changes' * (code['clean'] is False)}"
+
+
+def _later_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which rows were measured after the others, a sentence for each day and commit."""
+    later: dict[str, list[str]] = {}
+    for row in rows:
+        if "finished" in row:
+            later.setdefault(_when(row), []).append(f"{row['name']} ({row['heap']} heap)")
+    return [f"Measured later, on {when}: {', '.join(names)}." for when, names in later.items()]
 
 
 def goal_words(rows: Sequence[Mapping[str, Any]]) -> list[str]:

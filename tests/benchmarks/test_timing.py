@@ -195,6 +195,47 @@ def test_a_row_that_is_not_there_or_has_no_heap_is_refused(tmp_path, capsys, arg
     assert "is not valid: rows are sums; heaps default, kept" in capsys.readouterr().err
 
 
+def test_what_was_disturbed_or_is_missing_is_measured_again(tmp_path, monkeypatch):
+    scripted(monkeypatch, 100, 100, 50, 50, 50, 50)
+    old = run(
+        tmp_path,
+        *(sums("a", "b", name=name) for name in ("gone", "sound", "noisy")),
+        arguments=["--tries", "1"],
+    )
+    assert [row["disturbed"] for row in old["rows"]] == [False, True, True]
+    old["rows"][1]["disturbed"] = False
+    path = tmp_path / "speed/ntm/cpu.json"
+    path.write_text(json.dumps(old | {"finished": "2026-01-01"}))
+    scripted(monkeypatch, 60)
+    monkeypatch.setattr(timing, "commit", lambda: {"commit": "c" * 40, "clean": True})
+    rows = [sums("a", "b", name=name) for name in ("new", "noisy", "sound")]
+    new = run(tmp_path, *rows, arguments=["--again"])
+    check_speed(new)
+    assert [(row["name"], row["disturbed"], "finished" in row) for row in new["rows"]] == [
+        ("new", False, True), ("noisy", False, True), ("sound", False, False),
+    ]  # fmt: skip
+    assert new["finished"] == "2026-01-01" and new["rows"][0]["code"]["commit"] == "c" * 40
+    assert new["rows"][2] == old["rows"][1]
+
+
+def test_nothing_is_written_where_nothing_is_to_be_measured_again(tmp_path, capsys):
+    old = run(tmp_path, sums("a", "b"))
+    assert run(tmp_path, sums("a", "b"), arguments=["--again"]) == old
+    assert "Nothing to measure" in capsys.readouterr().out
+
+
+def test_another_machine_or_no_file_cannot_measure_again(tmp_path):
+    with pytest.raises(
+        SystemExit, match="--again needs --json with the file of an earlier result; got .*cpu.json"
+    ):
+        run(tmp_path, sums("a", "b"), arguments=["--again"])
+    old = run(tmp_path, sums("a", "b"))
+    old["environment"]["torch"] = "1.0"
+    (tmp_path / "speed/ntm/cpu.json").write_text(json.dumps(old))
+    with pytest.raises(SystemExit, match=r"must run as .*cpu.json was made; it has torch 1.0, now"):
+        run(tmp_path, sums("a", "b"), arguments=["--again"])
+
+
 def test_a_slow_row_has_fewer_rounds(tmp_path):
     calls = []
     row = replace(sums("a"), build=lambda device: {"a": lambda: calls.append(1)})

@@ -118,7 +118,7 @@ def test_every_committed_result_is_valid():
 
 def test_every_benchmark_is_known_to_the_page():
     files = {path.stem for path in (Path(__file__).parents[2] / "benchmarks").glob("*.py")}
-    assert set(BENCHMARKS) == files - {"timing"}
+    assert set(BENCHMARKS) == files - {"timing", "again"}
 
 
 # --- goals -------------------------------------------------------------------------------------------------
@@ -371,6 +371,14 @@ def test_the_code_of_a_benchmark_is_found_from_everywhere(monkeypatch, tmp_path)
 def test_figures_against_a_package_are_asked_where_it_is_missing_too(benchmark):
     asked = {found.goal.against for found in todays_rows(benchmark) if found.goal}
     assert asked & {"reformer-pytorch", "product-key-memory"}
+
+
+def test_rows_that_were_measured_later_say_when(tmp_path):
+    stamp = {"finished": "2026-12-24", "code": {"commit": "b" * 40, "clean": True}}
+    text = shown(tmp_path, row(), row("copy, batch 16") | stamp).text
+    assert "Measured on 2026-11-21 at commit aaaaaaaaaa, 15 rounds" in text
+    assert "Measured later, on 2026-12-24 at commit bbbbbbbbbb: copy, batch 16 (default heap)." in text
+    assert "Measured later" not in shown(tmp_path, row()).text
 
 
 def test_a_benchmark_s_rows_are_those_of_its_code():
