@@ -58,8 +58,9 @@ def check_attn(*arguments: str) -> None:
     """Parse as click does, without running; the names in `attn run` and `--chapter` must be there."""
     command, context, rest = cli.main, None, list(arguments)
     while isinstance(command, click.Group):
-        name, command, rest = command.resolve_command(click.Context(command, context), rest)
-    values = command.make_context(name, rest).params
+        context = click.Context(command, context, **command.context_settings)  # click keeps options of the first one
+        name, command, rest = command.resolve_command(context, rest)
+    values = command.make_context(name, rest, parent=context).params
     if values.get("chapter"):
         found = chapter(values["chapter"])
     if name == "run":

@@ -180,7 +180,7 @@ FAINT = """(least) => {
   }
   const faint = new Set()
   let looked = 0
-  for (const piece of document.querySelectorAll('.attn-scroll, .attn-note, .attn-fold, .attn-overview')) {
+  for (const piece of document.querySelectorAll('.attn-scroll, .attn-note, .attn-fold, .attn-overview, li:has(> .attn-small)')) {
     const walker = document.createTreeWalker(piece, NodeFilter.SHOW_TEXT)
     while (walker.nextNode()) {
       const element = walker.currentNode.parentElement
