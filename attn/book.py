@@ -326,7 +326,8 @@ def _record_line(record: dict, footnotes: Footnotes, root: str) -> list[Cell]:
     seconds = format_number(float(record["seconds"]), 0)
     state = ": ".join(filter(None, [record["freshness"], footnotes(record["why"])]))
     shown = map(plain, [seconds, record["torch"], record["commit"], state])
-    return [link, plain(record["device"]), date, *shown]
+    device = Cell(record["device"], f'<span class="attn-setting">{escape(record["device"])}</span>')
+    return [link, device, date, *shown]
 
 
 class Speeds(Computed):

@@ -182,10 +182,10 @@ class ChapterState:
 
 
 def _device(environment: Mapping[str, Any]) -> str:
-    """The accelerator, or the processor with the number of threads; records of old know only that it was a CPU."""
+    """The accelerator, or the processor, if it is known, with the number of threads."""
     if environment["device"] != "cpu":
         return environment["device"]
-    name, threads = environment.get("cpu") or "CPU, model not recorded", environment.get("threads")
+    name, threads = environment.get("cpu") or "CPU", environment.get("threads")
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}" if threads else name
 
 

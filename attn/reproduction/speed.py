@@ -26,8 +26,7 @@ from attn.reproduction.paths import repository_root
 from attn.reproduction.records import SPEED, Skipped
 
 HEAPS = ("default", "kept")
-MEASURES = ("ms", "ratio", "MiB")
-COLUMNS = ("Row", "Variant", *(f"{heap.capitalize()}: {measure}" for heap in HEAPS for measure in MEASURES))
+COLUMNS = ("Row", "Variant", "Default: ms", "Default: ratio", "Kept: ms", "Kept: ratio", "MiB")
 HEAP_WORDS = (
     "Default: freed memory of a large tensor goes back to the system. Kept: it stays with the process."
 )
@@ -259,9 +258,12 @@ def speed_table(result: Speed, *, root: str = "../") -> Html:
         by_heap = {row["heap"]: row for row in rows if row["name"] == name}
         variants = dict.fromkeys(v["name"] for row in by_heap.values() for v in row["variants"])
         for i, variant in enumerate(variants):
-            cells = [cell for heap in HEAPS for cell in _cells(by_heap.get(heap), variant)]
-            head = None if i else plain(name)
-            grid.add([head, _breakable(variant), *cells], "" if i else "attn-first")
+            found = {heap: _variant(by_heap.get(heap), variant) for heap in HEAPS}
+            times = [cell for heap, one in found.items() for cell in _time(by_heap.get(heap), one)]
+            held = _held({heap: _memory(by_heap[heap], one) for heap, one in found.items() if one})
+            grid.add(
+                [None if i else plain(name), _breakable(variant), *times, held], "" if i else "attn-first"
+            )
     grid.notes = _notes(result, rows, changed_words(rows, today), root)
     return grid.render()
 
@@ -315,16 +317,28 @@ def _breakable(name: str) -> Cell:
     return Cell(name, re.sub(r"(?<=[a-z.])(?=[A-Z])", "<wbr/>", escape(name)))
 
 
-def _cells(row: Mapping[str, Any] | None, name: str) -> tuple[Cell, Cell, Cell]:
-    """Time, ratio and memory of a variant in a row; dashes where it was not measured."""
-    variants = row["variants"] if row else ()
-    variant = next((each for each in variants if each["name"] == name), None)
-    if variant is None:
-        return plain(BLANK), plain(BLANK), plain(BLANK)
+def _variant(row: Mapping[str, Any] | None, name: str) -> Mapping[str, Any] | None:
+    """A row's variant of this name; None where it was not measured."""
+    return next((each for each in (row["variants"] if row else ()) if each["name"] == name), None)
+
+
+def _time(row: Mapping[str, Any] | None, variant: Mapping[str, Any] | None) -> tuple[Cell, Cell]:
+    """Time and ratio of a variant in a row; dashes where it was not measured."""
+    if row is None or variant is None:
+        return plain(BLANK), plain(BLANK)
     median, low, high = (1e3 * seconds for seconds in (variant["seconds"], *variant["quartiles"]))
     decimals = max(0, 2 - math.floor(math.log10(median)))  # three digits
     time = below(plain(f"{median:.{decimals}f}"), f"[{low:.{decimals}f}, {high:.{decimals}f}]", " ")
-    return time, below(plain(f"{variant['ratio']:.2f}"), _mark(row, variant), " "), _memory(row, variant)
+    return time, below(plain(f"{variant['ratio']:.2f}"), _mark(row, variant), " ")
+
+
+def _held(by_heap: Mapping[str, Cell]) -> Cell:
+    """What a variant holds: said once where both heaps say the same, else of each."""
+    said = list(dict.fromkeys(by_heap.values()))
+    if len(said) < 2:
+        return said[0] if said else plain(BLANK)
+    parts = [below(plain(heap), cell, ": ") for heap, cell in by_heap.items()]
+    return Cell("; ".join(part.text for part in parts), "".join(f"<div>{part.html}</div>" for part in parts))
 
 
 def _memory(row: Mapping[str, Any], variant: Mapping[str, Any]) -> Cell:
@@ -332,7 +346,7 @@ def _memory(row: Mapping[str, Any], variant: Mapping[str, Any]) -> Cell:
     ratio = memory_ratio(row, variant)
     if ratio is None:
         return plain(BLANK)
-    held = plain(f"{variant['peak_bytes'] / 2**20:.1f}")
+    held = plain(f"{variant['peak_bytes'] / 2**20:.3g}")
     if variant is row["variants"][0]:
         return held
     verdict = memory_reached(row, variant)
