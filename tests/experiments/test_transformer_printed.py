@@ -7,6 +7,7 @@ import pytest
 
 from attn.experiments.transformer import printed
 from attn.experiments.transformer.runs import PAPER
+from attn.reproduction.claims import t_interval
 from attn.reproduction.facts import load_papers
 from attn.reproduction.records import Record
 from tests.reproduction.toy import record_data
@@ -131,6 +132,12 @@ def test_recurrent_models_stand_beside_the_print_as_far_as_they_are_recorded():
     assert "is not attention alone: cell and width differ" in both
     every = {kind: runs(kind, 20.0) for kind in ("lstm", "gru", "gru_attention")}
     assert "not attention alone" not in printed.recurrent_words(RECURRENT, every, "t")
+    pairs = {"gru": runs("gru", 20.0, 21.0, 99.0), "gru_attention": runs("gru_attention", 32.0, 35.0)}
+    low, high = t_interval([12.0, 14.0])
+    assert (
+        f"Attention adds 13.0 BLEU to the GRU here, {low:.1f} to {high:.1f} with a confidence of 95% (2 pairs of the same "
+        "seed)." in printed.recurrent_words(RECURRENT, pairs, "t")
+    )
     without_lstm = {kind: every[kind] for kind in ("gru", "gru_attention")}
     assert printed.recurrent_words(RECURRENT, without_lstm, "t").endswith("not scored by length.")
     assert (

@@ -8,6 +8,7 @@ from typing import Any
 
 from attn.experiments.transformer.runs import LABELS
 from attn.experiments.transformer.tables import cost_run
+from attn.reproduction.claims import t_interval
 from attn.reproduction.facts import Paper
 from attn.reproduction.grid import Grid, Html, linked, plain
 from attn.reproduction.records import Record
@@ -185,5 +186,22 @@ def recurrent_words(paper: Paper, records: Mapping[str, Sequence[Record]], test:
     return (
         f"In print, news from English to French: {without:.2f} BLEU without attention, {attending:.2f} with it "
         f"(RNNencdec-50, RNNsearch-50; {table.checked}). {here}{waits}Captions are not news, and German is not French: "
-        f"only the direction can be compared. Ours are not scored by length.{caveat}"
+        f"only the direction can be compared. Ours are not scored by length.{_worth(records, test)}{caveat}"
+    )
+
+
+def _worth(records: Mapping[str, Sequence[Record]], test: str) -> str:
+    """What attention adds to the GRU, a sentence; nothing without two seeds of both."""
+    without = {run.seed: run.metric(f"bleu_{test}") for run in records.get("gru", ())}
+    gains = [
+        run.metric(f"bleu_{test}") - without[run.seed]
+        for run in records.get("gru_attention", ())
+        if run.seed in without
+    ]
+    if len(gains) < 2:
+        return ""
+    low, high = t_interval(gains)
+    return (
+        f" Attention adds {fmean(gains):.1f} BLEU to the GRU here, {low:.1f} to {high:.1f} with a confidence of 95% "
+        f"({len(gains)} pairs of the same seed)."
     )
