@@ -36,9 +36,21 @@ def read(path: Path | None, environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wanted(stored: Mapping[str, Any], rows: Sequence[Any], heaps: Sequence[str]) -> dict[str, list[Any]]:
-    """The rows to measure with each heap: those that the result lacks, and those that were disturbed."""
-    sound = {(row["heap"], row["name"]) for row in stored["rows"] if not row["disturbed"]}
-    return {heap: [row for row in rows if (heap, row.name) not in sound] for heap in heaps}
+    """The rows to measure with each heap: those that the result lacks, that were disturbed, or whose rival is another."""
+    sound = {(row["heap"], row["name"]): row["goal"] for row in stored["rows"] if not row["disturbed"]}
+    return {
+        heap: [
+            row
+            for row in rows
+            if (heap, row.name) not in sound or _is_another(row.goal, sound[heap, row.name])
+        ]
+        for heap in heaps
+    }
+
+
+def _is_another(today: Any, stored: Mapping[str, Any] | None) -> bool:
+    """Whether a figure was to be reached against another variant; none was stored where a package was missing."""
+    return bool(today and stored and today.against != stored["against"])
 
 
 def merged(stored: Mapping[str, Any], found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

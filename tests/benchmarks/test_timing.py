@@ -218,6 +218,13 @@ def test_what_was_disturbed_or_is_missing_is_measured_again(tmp_path, monkeypatc
     assert new["rows"][2] == old["rows"][1]
 
 
+def test_a_row_with_another_rival_is_measured_again(tmp_path):
+    run(tmp_path, *(sums("a", "b", goal=Goal("b", 1e-9), name=name) for name in ("one", "two")))
+    rows = sums("a", "c", goal=Goal("c", 1e-9), name="one"), sums("a", "b", goal=Goal("b", 1e-9), name="two")
+    new = run(tmp_path, *rows, arguments=["--again"])["rows"]
+    assert [(row["goal"]["against"], "finished" in row) for row in new] == [("c", True), ("b", False)]
+
+
 def test_nothing_is_written_where_nothing_is_to_be_measured_again(tmp_path, capsys):
     old = run(tmp_path, sums("a", "b"))
     assert run(tmp_path, sums("a", "b"), arguments=["--again"]) == old
