@@ -36,7 +36,7 @@ def read(path: Path | None, environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def wanted(stored: Mapping[str, Any], rows: Sequence[Any], heaps: Sequence[str]) -> dict[str, list[Any]]:
-    """The rows to measure with each heap: those that the result lacks, that were disturbed, or whose rival is another."""
+    """The rows to measure with each heap: those that the result lacks, disturbed ones, those with another rival."""
     sound = {(row["heap"], row["name"]): row["goal"] for row in stored["rows"] if not row["disturbed"]}
     return {
         heap: [
