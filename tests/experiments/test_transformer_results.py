@@ -117,6 +117,12 @@ def test_curves_are_perplexity_over_updates_from_the_first_one_on():
     assert axes.get_yscale() == "log"
 
 
+def test_models_that_are_drawn_together_have_colours_of_their_own():
+    kinds = ("transformer", "gru_attention", "gru", "lstm")
+    (axes,) = results.curves({kind: translations(1) for kind in kinds}).axes
+    assert len({line.get_color() for line in axes.lines}) == len(kinds)
+
+
 def test_samples_have_source_translation_and_reference_in_turn():
     (run,) = live().values()
     lines = repr(results.samples(run, "test", "Sentences", count=2)).splitlines()[3:]

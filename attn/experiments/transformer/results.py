@@ -33,7 +33,7 @@ _NO_RECORDS = Html('<p class="attn-note">no records yet</p>', "no records yet")
 _NORMS = {"post": "layer norm after the sum, as in the paper", "pre": "layer norm before the sub-layer"}
 
 
-_COLOURS = COLOURS | {"gru": "#882255"}
+_COLOURS = COLOURS | {"gru": "#CC79A7"}  # as in the other figures of the chapter
 
 
 def curves(
