@@ -480,7 +480,7 @@ def test_zeros_take_weight_from_what_is_there():
         shares.append(on_zeros / (on_zeros + on_tokens))
     assert found.weight == pytest.approx(sum(shares) / 2, rel=1e-5)
     assert found.equal == (max_span - length + 1) / max_span
-    assert concepts.zeros_take(max_span=4) == (0, 0)  # the last token of the block sees the block alone
+    assert concepts.zeros_take(max_span=4, length=8) == (0, 0)  # the last token of the block sees the block alone
     assert "block of 8 gives zeros 0.84 of its weight" in concepts.zeros_take_words()
 
 

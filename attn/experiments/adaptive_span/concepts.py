@@ -79,7 +79,7 @@ class Zeros(NamedTuple):
 
 
 @torch.no_grad()
-def zeros_take(*, max_span: int = 64, d_model: int = 16, length: int = 8, seed: int = 1) -> Zeros:
+def zeros_take(*, max_span: int, length: int, d_model: int = 16, seed: int = 1) -> Zeros:
     """Weight on a cache of zeros at the end of the first block of `length` tokens: a fixed span, an untrained layer."""
     torch.manual_seed(seed)
     positions = RelativePositions(head_dim=d_model // 2, max_span=max_span)

@@ -198,9 +198,7 @@ class Circle(NamedTuple):
 
     points: np.ndarray  # [T, 2]
     buckets: np.ndarray  # [R, T]
-    directions: (
-        np.ndarray
-    )  # [R, n_buckets, 2]: columns of R, then their opposites; the largest product is the bucket
+    directions: np.ndarray  # [R, n_buckets, 2]: columns of R, their opposites; the largest product wins
 
 
 def circle(n_points: int = 40, *, n_buckets: int = 4, n_rounds: int = 3, seed: int = 0) -> Circle:

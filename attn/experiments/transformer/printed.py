@@ -148,7 +148,8 @@ def _conclusions(rows: Mapping[str, Row]) -> str:
     return (
         f"With attention the score is higher in {both} of 4 comparisons, at both limits on the length of training "
         f"sentences and in both columns. RNNsearch-30 has {short:.2f} on all sentences and RNNencdec-50 {long:.2f}: "
-        f"attention trained on shorter sentences {'beats' if short > long else 'does not beat'} none on longer ones."
+        f"attention with shorter sentences in training {'beats' if short > long else 'does not beat'} a model without "
+        "it and with longer ones."
         f" Longer training sentences raise {longer[0]} of 2 scores without attention and {longer[1]} of 2 with it."
     )
 
